@@ -1,0 +1,188 @@
+"""Files that are whole or absent: atomic writes, safetensors without pickle, hashes, a lock on an output folder."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from tunesmith.base.errors import CheckpointError, StorageError
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that it is seen whole or not at all, also after a crash.
+
+    Raises:
+        StorageError: No permission, no space, or the folder is missing.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    write_through(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_through(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, flush it to the disk, and move it into place.
+
+    Raises:
+        StorageError: No permission, no space, or the folder is missing.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise storage_error(path, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def storage_error(path: Path, error: Exception) -> StorageError:
+    """The one-line error for a failed write."""
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space" in text or "os error 28" in text:
+        return StorageError(f"{path}: cannot write: the disk is full: free some space and run again with --resume")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
+        return StorageError(f"{path}: cannot write: no permission: choose another folder with --out")
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        return StorageError(f"{path}: cannot write: a file stands where a folder is needed: choose another --out")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else text.splitlines()[0]
+    return StorageError(f"{path}: cannot write: {reason}")
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a JSON object, indented, atomically."""
+    write_atomic(path, json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable, or holds no JSON object.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file: is {path.parent} the folder of a model or run?") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read: {error.strerror}") from None
+    except ValueError as error:  # JSON and UTF-8 errors
+        raise CheckpointError(f"{path}: not a JSON file: {str(error).splitlines()[0]}") from None
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"{path}: must hold a JSON object, got {type(tree).__name__}")
+    return tree
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file atomically; tensors are made contiguous and moved to the CPU."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"format": "pt", **(metadata or {})}
+    write_through(path, lambda temporary: safetensors.torch.save_file(plain, temporary, metadata=header))
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file; its header is checked against its length.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, or not a safetensors file.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({reason}): fetch or save it again") from None
+
+
+def tensor_metadata(path: Path) -> dict[str, str]:
+    """The header strings of a safetensors file.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, or not a safetensors file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an output folder for this process. The lock is the kernel's, on the folder: a dead process holds none.
+
+    Raises:
+        StorageError: Another living process holds the folder, or it cannot be written.
+    """
+    check_writable(folder)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StorageError(
+            f"{folder}: another process is writing this run: wait for it or choose another --out"
+        ) from None
+    finally:
+        os.close(handle)
+
+
+def check_writable(folder: Path) -> None:
+    """Fail early when nothing can be written into a folder that need not exist yet.
+
+    Raises:
+        StorageError: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        raise storage_error(folder, error) from None
+
+
+def empty_folder(folder: Path) -> None:
+    """Delete all that a folder holds, but not the folder itself (whose lock we may hold).
+
+    Raises:
+        StorageError: Something in it cannot be deleted.
+    """
+    try:
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise storage_error(folder, error) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,182 @@
+"""Models from and to Hugging Face folders, hub ids and presets."""
+
+from pathlib import Path
+from typing import Any
+
+from tunesmith.base import choices
+from tunesmith.base.errors import CheckpointError, SettingError
+from tunesmith.base.files import write_json
+from tunesmith.models import Family
+from tunesmith.models._fill import fill
+from tunesmith.models._folder import read_config, read_tensors, resolve, write_tensors
+from tunesmith.models._keys import normalise, with_prefix
+from tunesmith.models.model import Model, ModelConfig
+from tunesmith.nn.head import HeadConfig
+from tunesmith.nn.head.classify import ClassifyConfig
+from tunesmith.nn.head.tag import TagConfig
+from tunesmith.nn.init import init_normal
+from tunesmith.text.tokenizer import Tokenizer, load_tokenizer
+
+_PROBLEMS = {
+    "regression": "regression",
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+}
+
+
+def load(name: str | Path, *, head: HeadConfig | None = None, labels: tuple[str, ...] = (), seed: int = 0) -> Model:
+    """Load a model from a folder in the Hugging Face layout, or from the hub.
+
+    Args:
+        name: Folder or hub id.
+        head: Head to put on it; that of its architecture by default. What the checkpoint lacks of it is fresh.
+        labels: Names of the head's outputs.
+        seed: Seed of fresh weights.
+
+    Raises:
+        CheckpointError: The folder is no model of a known family, or is damaged; the line names the tensor or field.
+    """
+    folder = resolve(name)
+    foreign = read_config(folder)
+    tensors = read_tensors(folder)
+    model, head_name = _build(foreign, source=str(name))
+    tensors = normalise(tensors, model.family)
+    if head_name == "pool" and "@pooler.dense.weight" not in tensors:  # a bare model saved without its pooler
+        model = Model(model.config.model_copy(update={"head": None}))
+        model.source = str(name)
+    model.architecture = (foreign.get("architectures") or [model.family.bare])[0]
+    model.tokenizer = load_tokenizer(folder)
+    if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.encoder.vocab_size:
+        raise CheckpointError(
+            f"{name}: its tokenizer makes ids up to {model.tokenizer.vocab_size - 1}, but the model has "
+            f"{model.config.encoder.vocab_size} token vectors: they do not belong together"
+        )
+    fill(model, tensors, part="encoder", strict=True, seed=seed)
+    rest = model.aside
+    fill(model, rest, part="head", strict=model.head is not None, seed=seed)
+    if head is not None and head != model.config.head:
+        return model.with_head(head, labels=labels, seed=seed)
+    return model.eval()
+
+
+def from_preset(name: str, *, tokenizer: Tokenizer | None = None, seed: int = 0) -> Model:
+    """A model with random weights from a family's preset.
+
+    Raises:
+        SettingError: There is no such preset.
+    """
+    for family in choices.names("model"):
+        table: Family = choices.module("model", family).FAMILY
+        if name in table.presets:
+            model, _ = _build({**table.presets[name], "model_type": family, "architectures": [table.bare]}, source=name)
+            init_normal(model, std=model.config.encoder.initial_std, seed=seed, name=name)
+            model.tokenizer = tokenizer
+            return model
+    raise SettingError(f"model: there is no preset {name!r}")
+
+
+def preset_names() -> list[str]:
+    """Names of all presets."""
+    return [name for family in choices.names("model") for name in choices.module("model", family).FAMILY.presets]
+
+
+def save(model: Model, folder: str | Path) -> None:
+    """Write a model (config, weights, tokenizer) in the Hugging Face layout.
+
+    Raises:
+        CheckpointError: transformers has no class for this head; the line says why.
+        StorageError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    config = hf_config(model)
+    bare = config["architectures"][0] == model.family.bare
+    tensors = {with_prefix(name, model.family, bare=bare): tensor for name, tensor in model.foreign_tensors().items()}
+    write_tensors(folder, tensors)
+    if model.tokenizer is not None:
+        model.tokenizer.save(folder)
+    write_json(folder / "config.json", config)
+
+
+def why_not_hf(model: Model) -> str | None:
+    """Why transformers cannot express this model's head; None where it can."""
+    head = model.config.head
+    if head is None:
+        return None
+    name = head.choice_name()
+    if name not in model.family.heads:
+        return f"transformers has no {name} head for {model.config.family}"
+    if isinstance(head, ClassifyConfig):
+        foreign = hf_fields(model)
+        expected = model.family.heads[name].from_hf(foreign)
+        if head != expected:
+            assert isinstance(expected, ClassifyConfig)
+            other = next(f for f in ClassifyConfig.model_fields if getattr(head, f) != getattr(expected, f))
+            return f"its head has {other} = {getattr(head, other)!r}, transformers' has {getattr(expected, other)!r}"
+    return None
+
+
+def hf_fields(model: Model) -> dict[str, Any]:
+    """config.json of a model, but for ``architectures``."""
+    config, head = model.config, model.config.head
+    fields = {**config.foreign, **model.family.to_hf(config.encoder), "model_type": config.family}
+    for stale in ("_name_or_path", "torch_dtype", "num_labels", "problem_type", "gradient_checkpointing"):
+        fields.pop(stale, None)
+    fields["dtype"] = "float32"
+    if isinstance(head, ClassifyConfig | TagConfig):
+        labels = config.labels or tuple(f"LABEL_{i}" for i in range(head.num_labels))
+        fields["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        fields["label2id"] = {label: i for i, label in enumerate(labels)}
+        if head.dropout != fields["hidden_dropout_prob"] or fields.get("classifier_dropout") is not None:
+            fields["classifier_dropout"] = head.dropout
+    if isinstance(head, ClassifyConfig):
+        fields["problem_type"] = _PROBLEMS[head.problem]
+    return fields
+
+
+def hf_config(model: Model) -> dict[str, Any]:
+    """config.json of a model.
+
+    Raises:
+        CheckpointError: transformers has no class for this head.
+    """
+    reason = why_not_hf(model)
+    if reason is not None:
+        raise CheckpointError(f"model: cannot be written in the Hugging Face layout: {reason}")
+    head = model.config.head
+    name = model.family.heads[head.choice_name()].architecture if head else model.family.bare
+    return {**hf_fields(model), "architectures": [model.architecture or name]}
+
+
+def _build(foreign: dict[str, Any], *, source: str) -> tuple[Model, str | None]:
+    """An empty model from config.json, and the name of its head."""
+    family_name = foreign.get("model_type")
+    if family_name not in choices.names("model"):
+        known = ", ".join(choices.names("model"))
+        raise CheckpointError(f"{source} config.json model_type: must be one of {known}, got {family_name!r}")
+    family: Family = choices.module("model", family_name).FAMILY
+    named = foreign.get("architectures") or [family.bare]
+    if not isinstance(named, list) or not isinstance(named[0], str):
+        raise CheckpointError(f"{source} config.json architectures: must be a list of names, got {named!r}")
+    head_name = next((name for name, table in family.heads.items() if table.architecture == named[0]), None)
+    labels = foreign.get("id2label") or {}
+    try:
+        head = family.heads[head_name].from_hf(foreign) if head_name else None
+        config = ModelConfig(
+            family=family.name,
+            encoder=family.from_hf(foreign),
+            head=head,
+            labels=tuple(str(labels[key]) for key in sorted(labels, key=int))
+            if head_name in ("classify", "tag")
+            else (),
+            foreign={key: value for key, value in foreign.items() if key not in ("architectures",)},
+        )
+    except (CheckpointError, SettingError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{source} {_config_fault(error)}") from None
+    model = Model(config)
+    model.source = source
+    return model, head_name
+
+
+def _config_fault(error: Exception) -> str:
+    text = str(error).splitlines()[0]
+    return text if text.startswith("config.json") else f"config.json: {text}"

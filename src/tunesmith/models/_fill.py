@@ -1,0 +1,71 @@
+"""Put a checkpoint's tensors into a model, or say exactly which one does not fit."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from tunesmith.base.errors import CheckpointError
+from tunesmith.base.shapes import Tensor
+from tunesmith.models._keys import foreign_name
+from tunesmith.nn.init import init_normal
+
+if TYPE_CHECKING:
+    from tunesmith.models.model import Model
+
+
+def fill(
+    model: "Model", tensors: Mapping[str, Tensor], *, part: Literal["encoder", "head"], strict: bool, seed: int
+) -> None:
+    """Copy tensors under foreign names into one part of a model; what is left over becomes ``model.aside``.
+
+    Args:
+        model: The model.
+        tensors: Tensors by foreign name, ``@`` for the base prefix.
+        part: Which part to fill.
+        strict: Whether a missing tensor or a wrong shape is an error; else the parameter is fresh.
+        seed: Seed of fresh weights.
+
+    Raises:
+        CheckpointError: A tensor is missing, has the wrong shape, or holds what cannot be a weight.
+    """
+    root = getattr(model, part)
+    head = model.config.head.choice_name() if model.config.head else None
+    used = set()
+    fresh = []
+    for name, parameter in () if root is None else root.named_parameters():
+        foreign = foreign_name(f"{part}.{name}", model.family, head)
+        tensor = tensors.get(foreign)
+        where = f"{model.source} {foreign.replace('@', '')}"
+        if tensor is not None and tensor.shape == parameter.shape:
+            _check(tensor, where)
+            with torch.no_grad():
+                parameter.copy_(tensor)
+            used.add(foreign)
+        elif not strict:
+            fresh.append(name)
+        elif tensor is None:
+            raise CheckpointError(f"{where}: the weights hold no such tensor, but config.json asks for it")
+        else:
+            shapes = f"{list(tensor.shape)}, but config.json asks for {list(parameter.shape)}"
+            raise CheckpointError(f"{where}: has shape {shapes}")
+    if root is not None and fresh:
+        _make_fresh(root, fresh, std=model.config.encoder.initial_std, seed=seed, part=part)
+    model.fresh = (*model.fresh, *(f"{part}.{name}" for name in fresh))
+    model.aside = {name: tensor for name, tensor in tensors.items() if name not in used}
+
+
+def _check(tensor: Tensor, where: str) -> None:
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{where}: holds {tensor.dtype}, not floating-point weights")
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(f"{where}: holds NaN or infinite weights")
+
+
+def _make_fresh(root: torch.nn.Module, names: list[str], *, std: float, seed: int, part: str) -> None:
+    kept = {name: p.detach().clone() for name, p in root.named_parameters() if name not in names}
+    init_normal(root, std=std, seed=seed, name=part)
+    with torch.no_grad():
+        for name, parameter in root.named_parameters():
+            if name in kept:
+                parameter.copy_(kept[name])

@@ -1,0 +1,1 @@
+"""What a comparison looks like: the leaderboard, its figures, and one HTML file that needs no network."""

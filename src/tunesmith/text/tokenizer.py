@@ -1,0 +1,192 @@
+"""Text to token ids, by the ``tokenizers`` library, from tokenizer.json, vocab.txt, or vocab.json and merges.txt."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+from tokenizers import Tokenizer as Backend
+from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
+from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
+
+from tunesmith.base.errors import CheckpointError, StorageError
+from tunesmith.base.files import write_atomic
+
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of many texts.
+
+    Attributes:
+        ids: Token ids of each text, special tokens included.
+        segments: Segment of each token.
+        words: For texts given as words: the word each token belongs to, None for special tokens.
+        truncated: Which texts were too long and lost their end.
+    """
+
+    ids: list[list[int]]
+    segments: list[list[int]]
+    words: list[list[int | None]]
+    truncated: list[bool]
+
+
+class Tokenizer:
+    """A tokenizer without padding or truncation of its own: both are settings of a pipeline, not of a model.
+
+    Args:
+        backend: The tokenizer of the ``tokenizers`` library.
+        files: The files it came from, to be written back as they were.
+    """
+
+    def __init__(self, backend: Backend, files: dict[str, bytes]):
+        backend.no_padding()
+        backend.no_truncation()
+        self.backend = backend
+        self.files = files
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest token id."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def special_tokens(self, *, pair: bool) -> int:
+        """How many special tokens a text (or pair) is given."""
+        return self.backend.num_special_tokens_to_add(pair)
+
+    def encode(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[str]],
+        pairs: Sequence[str] | None = None,
+        *,
+        max_tokens: int | None,
+    ) -> Encoded:
+        """Encode texts, pairs of texts, or lists of words.
+
+        Args:
+            texts: Texts, or lists of words.
+            pairs: Second texts.
+            max_tokens: Longest result, in tokens; the longer text of a pair loses its end first. None: no limit.
+        """
+        backend = self.backend
+        as_words = bool(len(texts)) and not isinstance(texts[0], str)
+        if as_words and _needs_prefix_space(backend):
+            backend = Backend.from_str(backend.to_str())
+            backend.pre_tokenizer.add_prefix_space = True  # words of byte-level BPE begin with a space
+        if max_tokens is not None:
+            backend.enable_truncation(max_tokens, strategy="longest_first")
+        try:
+            items = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+            encodings = backend.encode_batch(items, is_pretokenized=as_words)
+        finally:
+            backend.no_truncation()
+        return Encoded(
+            ids=[encoding.ids for encoding in encodings],
+            segments=[encoding.type_ids for encoding in encodings],
+            words=[encoding.word_ids for encoding in encodings] if as_words else [],
+            truncated=[bool(encoding.overflowing) for encoding in encodings],
+        )
+
+    def token_id(self, token: str) -> int | None:
+        """Id of a token, None where there is none."""
+        return self.backend.token_to_id(token)
+
+    def fingerprint(self) -> str:
+        """What the tokenizer is, as text."""
+        return self.backend.to_str()
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a folder, as they were read, and a tokenizer.json in any case."""
+        files = {"tokenizer.json": self.backend.to_str(pretty=True).encode(), **self.files}
+        for name, content in files.items():
+            write_atomic(folder / name, content)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer of a folder; None where it has none.
+
+    Raises:
+        CheckpointError: A tokenizer file is damaged.
+    """
+    try:
+        files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: cannot read: {error.strerror}") from None
+    settings = _settings(folder, files)
+    if "tokenizer.json" in files:
+        try:
+            return Tokenizer(Backend.from_str(files["tokenizer.json"].decode()), files)
+        except Exception as error:  # the library raises bare Exceptions
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{folder / 'tokenizer.json'}: damaged: {reason}") from None
+    try:
+        if "vocab.txt" in files:
+            return Tokenizer(_word_piece(files["vocab.txt"], settings), files)
+        if "vocab.json" in files and "merges.txt" in files:
+            return Tokenizer(_byte_level(folder), files)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{folder}: its tokenizer files are damaged: {str(error).splitlines()[0]}") from None
+    return None
+
+
+def save_vocabulary(words: Sequence[str], folder: Path) -> None:
+    """Write a WordPiece vocabulary as vocab.txt, one token a line.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    if any("\n" in word for word in words):
+        raise StorageError(f"{folder / 'vocab.txt'}: a token holds a line break")
+    write_atomic(folder / "vocab.txt", "\n".join(words) + "\n")
+
+
+def _settings(folder: Path, files: dict[str, bytes]) -> dict[str, object]:
+    try:
+        return json.loads(files.get("tokenizer_config.json", b"{}"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'tokenizer_config.json'}: not a JSON file: {error}") from None
+
+
+def _word_piece(vocabulary: bytes, settings: dict[str, object]) -> Backend:
+    try:
+        words = vocabulary.decode("utf-8").rstrip("\n").split("\n")
+    except UnicodeDecodeError:
+        raise CheckpointError("vocab.txt: not UTF-8 text") from None
+    ids = {word.rstrip("\r"): i for i, word in enumerate(words)}
+    for token in ("[UNK]", "[CLS]", "[SEP]"):
+        if token not in ids:
+            raise CheckpointError(f"vocab.txt: holds no {token}: is it the vocabulary of a WordPiece tokenizer?")
+    lower = bool(settings.get("do_lower_case", True))
+    return BertWordPieceTokenizer(  # pyright: ignore[reportReturnType] (its inner tokenizer is the library's own class)
+        vocab=ids,
+        lowercase=lower,
+        strip_accents=settings.get("strip_accents"),  # pyright: ignore[reportArgumentType]
+        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
+    )._tokenizer
+
+
+def _byte_level(folder: Path) -> Backend:
+    base = ByteLevelBPETokenizer.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    backend = base._tokenizer
+    begin, end = ((token, backend.token_to_id(token)) for token in ("<s>", "</s>"))
+    if begin[1] is not None and end[1] is not None:
+        backend.add_special_tokens([t for t in ("<s>", "<pad>", "</s>", "<unk>", "<mask>") if backend.token_to_id(t)])
+        backend.post_processor = tokenizers.processors.RobertaProcessing(sep=end, cls=begin)
+    return backend
+
+
+def _needs_prefix_space(backend: Backend) -> bool:
+    kind = backend.pre_tokenizer
+    return isinstance(kind, tokenizers.pre_tokenizers.ByteLevel) and not kind.add_prefix_space
