@@ -31,9 +31,7 @@ HEADS = ["Model", "ForSequenceClassification", "ForTokenClassification", "ForMas
 
 def make(family, shape, head, **extra):
     kind, fields = FAMILIES[family]
-    config = kind(
-        vocab_size=99, max_position_embeddings=40, num_labels=3, **{**fields, **SHAPES[shape], **extra}
-    )
+    config = kind(vocab_size=99, max_position_embeddings=40, num_labels=3, **{**fields, **SHAPES[shape], **extra})
     torch.manual_seed(0)
     model = getattr(transformers, family + head)(config).eval()
     with torch.no_grad():
@@ -76,8 +74,9 @@ def test_outputs_gradients_and_files_are_equal(family, head, shape, tmp_path):
         got, want = output.hidden[real], expected.last_hidden_state[real]
         if family != "Electra":
             assert_equal(output.pooled, expected.pooler_output)
-            got, want = torch.cat([got.flatten(), output.pooled.flatten()]), torch.cat(
-                [want.flatten(), expected.pooler_output.flatten()]
+            got, want = (
+                torch.cat([got.flatten(), output.pooled.flatten()]),
+                torch.cat([want.flatten(), expected.pooler_output.flatten()]),
             )
     elif head == "ForSequenceClassification":
         got, want = output.logits, expected.logits
@@ -120,9 +119,7 @@ def test_left_padding_and_given_positions(family, tmp_path):
     ids, mask, _ = batch(theirs.config)
     ids, mask = ids.flip(1), mask.flip(1)
     real = mask.bool()
-    assert_equal(
-        ours(ids, attention_mask=mask).hidden[real], theirs(input_ids=ids, attention_mask=mask)[0][real]
-    )
+    assert_equal(ours(ids, attention_mask=mask).hidden[real], theirs(input_ids=ids, attention_mask=mask)[0][real])
     positions = torch.arange(ids.shape[1]).flip(0)[None].expand(ids.shape) + 2
     assert_equal(
         ours(ids, attention_mask=mask, position_ids=positions if family != "Roberta" else positions - 2).hidden[real],
@@ -168,7 +165,9 @@ def test_sharded_old_and_bare_files(tmp_path):
         assert torch.equal(a, b), name
 
     old = {
-        name.removeprefix("bert.").replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        name.removeprefix("bert.")
+        .replace("LayerNorm.weight", "LayerNorm.gamma")
+        .replace("LayerNorm.bias", "LayerNorm.beta"): t
         for name, t in read_tensors(tmp_path / "whole").items()
         if name.startswith("bert.")
     }

@@ -108,7 +108,7 @@ def choose(family: str, value: Any) -> Choice:
 
 
 def chosen(family: str) -> pydantic.BeforeValidator:
-    """What makes a settings field hold a choice: ``Annotated[SerializeAsAny[XConfig], chosen("x")]``."""
+    """Pydantic's marker of a field that holds a choice of the family, beside ``SerializeAsAny`` in ``Annotated``."""
     return pydantic.BeforeValidator(lambda value: choose(family, value))
 
 

@@ -180,6 +180,11 @@ def empty_folder(folder: Path) -> None:
         raise storage_error(folder, error) from None
 
 
+def remove_quietly(folder: Path) -> None:
+    """Delete a folder that is no longer needed; what cannot be deleted stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Floor 7: verbs, help, printing. No tensor arithmetic; ``--help`` and ``list`` import no torch."""

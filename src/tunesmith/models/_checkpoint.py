@@ -90,7 +90,13 @@ def save(model: Model, folder: str | Path) -> None:
     folder = Path(folder)
     config = hf_config(model)
     bare = config["architectures"][0] == model.family.bare
-    tensors = {with_prefix(name, model.family, bare=bare): tensor for name, tensor in model.foreign_tensors().items()}
+    named = model.foreign_tensors()
+    for name in [name for name in named if name.endswith("decoder.weight")]:  # an untied table has a bias beside it
+        stem = name.removesuffix("decoder.weight")
+        named[stem + "decoder.bias"] = named[stem + "bias"].clone()
+    if model.architecture is not None:
+        named |= model.aside  # other heads of the same file: nothing that was loaded is lost
+    tensors = {with_prefix(name, model.family, bare=bare): tensor for name, tensor in named.items()}
     write_tensors(folder, tensors)
     if model.tokenizer is not None:
         model.tokenizer.save(folder)

@@ -1,0 +1,53 @@
+"""The command ``tunesmith``: its verbs, and how errors leave it."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from tunesmith.base.errors import UserError
+from tunesmith.cli import compare, convert, evaluate, export, listing, predict, quickstart, tune
+
+app = typer.Typer(
+    name="tunesmith",
+    help="Tune, compare and share transformers on one small machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("quickstart")(quickstart.quickstart)
+app.command("tune")(tune.tune)
+app.command("compare")(compare.compare)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
+app.command("convert")(convert.convert)
+app.command("list")(listing.list_choices)
+app.command("show")(listing.show)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 a mistake of the user's (one line on standard error), 130 Ctrl-C."""
+    try:
+        code = app(args=arguments, prog_name="tunesmith", standalone_mode=False)
+    except UserError as error:
+        sys.exit(_fail(str(error)))
+    except click.ClickException as error:
+        sys.exit(_fail(error.format_message()))
+    except (KeyboardInterrupt, click.Abort):
+        print("stopped: the same command with --resume goes on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of standard output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        sys.exit(_fail("out of memory: set a smaller train.micro_batch_tokens or data.max_tokens"))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return 2

@@ -1,0 +1,22 @@
+"""``tunesmith predict``."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from tunesmith.cli.options import RunArgument
+
+
+def predict(
+    run: RunArgument,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE|-", help="Table of texts, a .txt file, or - for lines on input.")
+    ],
+) -> None:
+    """Predict labels; one JSON object a line on standard output."""
+    from tunesmith.recipes.predict import predict as recipe
+
+    for row in recipe(run, file, lines=sys.stdin if file == "-" else None):
+        print(json.dumps(row, ensure_ascii=False))

@@ -1,0 +1,171 @@
+"""What a run leaves behind, and the way back: a model folder, a PEFT adapter, or the tensors that changed.
+
+``tunesmith.json`` beside them holds what only we know: the base model and its fingerprint, the method, the task, the
+head. ``metrics.json`` is written last: a run without it is unfinished.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunesmith.base import choices
+from tunesmith.base.config import Config, build
+from tunesmith.base.errors import CheckpointError
+from tunesmith.base.files import load_tensors, read_json, save_tensors, write_json
+from tunesmith.models._checkpoint import load, save
+from tunesmith.models._keys import foreign_name
+from tunesmith.models.model import Model, ModelConfig
+from tunesmith.recipes.open import RUN_FILE, fingerprint, open_base
+from tunesmith.tasks import TaskConfig
+from tunesmith.text.tokenizer import load_tokenizer
+from tunesmith.tuning import Attached, MethodConfig
+from tunesmith.tuning._peft import Adapter, attach_peft, head_size, read_peft, save_peft
+from tunesmith.tuning.lora import AttachedLoRA
+
+FORMAT = 1
+
+
+class RunRecord(Config):
+    """tunesmith.json."""
+
+    format: int
+    base: str
+    base_fingerprint: str
+    base_seed: int
+    model: ModelConfig
+    method: dict[str, Any]
+    task: dict[str, Any]
+    max_tokens: int
+
+
+@dataclass
+class Opened:
+    """A run read back.
+
+    Attributes:
+        model: The model with its method attached, in evaluation mode.
+        attached: The method, None for whole models.
+        task: The task, None for adapters made elsewhere.
+        record: tunesmith.json, None for adapters made elsewhere.
+    """
+
+    model: Model
+    attached: Attached | None
+    task: TaskConfig | None
+    record: RunRecord | None
+
+
+def save_run(folder: Path, attached: Attached, *, method: MethodConfig, record: RunRecord) -> None:
+    """Write the model's files of a run.
+
+    Raises:
+        CheckpointError: The form of the method cannot hold the model.
+        StorageError: The folder cannot be written.
+    """
+    model = attached.model
+    if method.saves == "model":
+        save(model, folder)
+    elif isinstance(attached, AttachedLoRA):
+        save_peft(folder, attached, base=record.base)
+    else:
+        head = model.config.head.choice_name() if model.config.head else None
+        tensors = {_delta_name(name, model, head): tensor for name, tensor in attached.state().items()}
+        save_tensors(folder / "delta.safetensors", tensors)
+    if model.tokenizer is not None:
+        model.tokenizer.save(folder)
+    write_json(folder / RUN_FILE, record.model_dump(mode="json"))
+
+
+def open_run(folder: Path) -> Opened:
+    """Read a run of ours back.
+
+    Raises:
+        CheckpointError: It is unfinished or damaged, or its base model is gone or has changed.
+    """
+    record = _read_record(folder)
+    if not (folder / "metrics.json").is_file():
+        raise CheckpointError(f"{folder}: this run is unfinished: the same command with --resume goes on with it")
+    task = choices.choose("task", record.task)
+    method = choices.choose("method", record.method)
+    assert isinstance(task, TaskConfig)
+    assert isinstance(method, MethodConfig)
+    if method.saves == "model":
+        model = load(folder)
+        return Opened(model.eval(), None, task, record)
+    if fingerprint(record.base) != record.base_fingerprint:
+        raise CheckpointError(f"{folder}: its base model {record.base} has changed since: the run no longer fits it")
+    base = open_base(record.base, seed=record.base_seed)
+    base.tokenizer = load_tokenizer(folder) or base.tokenizer
+    model = base.with_head(record.model.head, labels=record.model.labels, seed=record.base_seed)
+    if method.saves == "peft":
+        attached = attach_peft(model, read_peft(folder), source=str(folder))
+    else:
+        attached = method.attach(model, seed=record.base_seed)
+        _load_delta(folder / "delta.safetensors", attached)
+    return Opened(model.eval(), attached, task, record)
+
+
+def open_adapter(folder: Path) -> Opened:
+    """Read a PEFT adapter made elsewhere, on its base model.
+
+    Raises:
+        CheckpointError: It is no LoRA adapter, or does not fit its base model.
+    """
+    adapter = read_peft(folder)
+    where = folder / adapter.base if (folder / adapter.base).is_dir() else Path(adapter.base)
+    model = open_base(str(where))
+    model.tokenizer = load_tokenizer(folder) or model.tokenizer
+    model = _head_for(model, adapter)
+    attached = attach_peft(model, adapter, source=str(folder))
+    return Opened(model.eval(), attached, None, None)
+
+
+def _head_for(model: Model, adapter: Adapter) -> Model:
+    """The base model with the head that the adapter was made for."""
+    name = {"SEQ_CLS": "classify", "TOKEN_CLS": "tag"}.get(adapter.task or "")
+    if name is None:
+        return model
+    size = head_size(adapter, model.family, name)
+    fields = {**model.config.foreign, **model.family.to_hf(model.config.encoder)}
+    if size is not None:
+        fields["id2label"] = {str(i): f"LABEL_{i}" for i in range(size)}
+    head = model.family.heads[name].from_hf(fields)
+    if head == model.config.head:
+        return model
+    return model.with_head(head)
+
+
+def _read_record(folder: Path) -> RunRecord:
+    path = folder / RUN_FILE
+    tree = read_json(path)
+    if tree.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format must be {FORMAT}, got {tree.get('format')!r}: made by another version")
+    try:
+        return build(RunRecord, tree)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _delta_name(name: str, model: Model, head: str | None) -> str:
+    """Foreign names where the family has them: the file can be read without us."""
+    try:
+        return foreign_name(name, model.family, head).replace("@", "")
+    except KeyError:
+        return name
+
+
+def _load_delta(path: Path, attached: Attached) -> None:
+    model = attached.model
+    head = model.config.head.choice_name() if model.config.head else None
+    tensors = load_tensors(path)
+    names = {_delta_name(name, model, head): name for name in attached.state()}
+    if set(tensors) != set(names):
+        odd = sorted(set(tensors) ^ set(names))[0]
+        raise CheckpointError(f"{path}: {odd} is missing here or has no place in the model")
+    own = dict(model.named_parameters())
+    for foreign, tensor in tensors.items():
+        if tensor.shape != own[names[foreign]].shape or not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path} {foreign}: has the wrong shape or holds NaN")
+    attached.load({names[foreign]: tensor for foreign, tensor in tensors.items()})

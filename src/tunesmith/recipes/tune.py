@@ -1,0 +1,330 @@
+"""Tune a model on labelled data with one method: read, split, encode, train or solve, evaluate, save."""
+
+import copy
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunesmith.base.choices import choose
+from tunesmith.base.files import remove_quietly, write_atomic, write_json
+from tunesmith.base.shapes import Tensor
+from tunesmith.models.model import Model
+from tunesmith.recipes.listener import Listener, Silent
+from tunesmith.recipes.open import fingerprint, need_tokenizer, open_base, task_head
+from tunesmith.recipes.output import OutputFolder
+from tunesmith.recipes.prepare import Prepared, prepare
+from tunesmith.recipes.reporting import predictions_of, write_report
+from tunesmith.recipes.run import Run, load_run
+from tunesmith.recipes.saved import FORMAT, Opened, RunRecord, save_run
+from tunesmith.recipes.settings import TuneSettings, nested, tune_settings
+from tunesmith.tasks import Labelled, TaskConfig
+from tunesmith.text.batching import Order, Packed, cut_by_tokens, pack
+from tunesmith.train.checkpoint import Checkpoints, Progress
+from tunesmith.train.evaluate import logits_of
+from tunesmith.train.loop import Evaluation, Plan, train
+from tunesmith.train.precision import Machine, choose_machine, frozen_in, peak_memory_bytes, reuse_memory
+from tunesmith.tuning import Attached, Data, MethodConfig
+
+
+def tune(
+    model: str | Path | Model,
+    data: str | Path,
+    *,
+    method: str | MethodConfig = "lora",
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    **method_fields: Any,
+) -> Run:
+    """Tune a model and give back the run.
+
+    Args:
+        model: Folder, hub id, preset, or a model (which is copied, not changed).
+        data: File, folder with splits, or hub id.
+        method: Name of a method, or its settings.
+        out: Folder of the run; a temporary one, gone with the process, if None.
+        settings: Deep settings, such as ``{"train.epochs": 3}``.
+        resume: Go on with what stands in ``out``.
+        overwrite: Delete what stands in ``out``.
+        listener: Hears of the progress.
+        **method_fields: Settings of the method, such as ``rank=16``.
+
+    Raises:
+        UserError: Something that the caller can mend; one line says what.
+    """
+    chosen = method if isinstance(method, MethodConfig) else choose("method", {"name": method, **method_fields})
+    resolved = tune_settings(nested(settings or {}), {"method": chosen})
+    if out is None:
+        temporary = tempfile.TemporaryDirectory(prefix="tunesmith-")
+        run = run_tune(model, data, Path(temporary.name) / "run", resolved, listener=listener)
+        run.keep_alive = temporary  # the folder lives as long as the run
+        return run
+    return run_tune(model, data, Path(out), resolved, resume=resume, overwrite=overwrite, listener=listener)
+
+
+def run_tune(
+    model: str | Path | Model,
+    data: str | Path,
+    out: Path,
+    settings: TuneSettings,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    prepared: Prepared | None = None,
+) -> Run:
+    """Tune with resolved settings; see `tune`."""
+    listener = listener or Silent()
+    record = run_toml("tune", model, data, settings)
+    with OutputFolder(out, record, resume=resume, overwrite=overwrite) as finished:
+        if finished:
+            listener.note(f"{out}: already finished")
+            return load_run(out)
+        prepared = prepared or prepare(data, settings)
+        for note in prepared.notes:
+            listener.note(note)
+        return _tune_in(model, out, settings, prepared, listener)
+
+
+def run_toml(verb: str, model: str | Path | Model, data: str | Path, settings: TuneSettings) -> dict[str, Any]:
+    """The resolved config of a run: it repeats the run."""
+    name = model.source if isinstance(model, Model) else str(model)
+    return {"verb": verb, "model": name, "source": str(data), **settings.model_dump(mode="json")}
+
+
+def _tune_in(
+    given: str | Path | Model, out: Path, settings: TuneSettings, prepared: Prepared, listener: Listener
+) -> Run:
+    """The run itself, in a folder that is ours."""
+    seed = settings.train.seed
+    task = prepared.task
+    machine = choose_machine(settings.train.device, settings.train.precision)
+    base = (
+        copy.deepcopy(given)
+        if isinstance(given, Model)
+        else open_base(str(given), tokenizer=settings.tokenizer, seed=seed)
+    )
+    head = settings.method.head(task.head(task_head(base, task.problem)))
+    model = base.with_head(head, labels=task.labels, seed=seed)
+    tokenizer = need_tokenizer(model)
+    max_tokens = min(settings.data.max_tokens, model.config.encoder.max_positions)
+    parts = {name: task.encode(table, tokenizer, max_tokens=max_tokens) for name, table in prepared.tables.items()}
+    for name, part in parts.items():
+        if part.examples.truncated:
+            listener.note(f"{name}: {part.examples.truncated} of {len(part)} texts cut to {max_tokens} tokens")
+    if model.fresh:
+        listener.note(f"fresh weights (not in the checkpoint): {', '.join(model.fresh)}")
+    task.prepare_head(model.head or model, parts["train"].targets)
+    attached = settings.method.attach(model, seed=seed)
+    listener.note(f"computing in {_name(machine.dtype)} on {machine.device.type}: {machine.reason}")
+    outcome = _learn(attached, task, parts, settings, machine, out, listener)
+
+    source = base.source if isinstance(given, Model) else str(given)
+    record = RunRecord(
+        format=FORMAT,
+        base=str(Path(source).resolve()) if Path(source).is_dir() else source,
+        base_fingerprint=fingerprint(source),
+        base_seed=seed,
+        model=model.config,
+        method=settings.method.model_dump(mode="json"),
+        task=task.model_dump(mode="json"),
+        max_tokens=max_tokens,
+    )
+    model.eval().cpu()
+    save_run(out, attached, method=settings.method, record=record)
+    run = Run(Opened(model, attached, task, record), task=task, metrics={}, folder=out, max_tokens=max_tokens)
+    return _finish(run, parts, prepared, settings, outcome, machine, listener)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    progress: Progress
+    facts: Mapping[str, Any]
+
+
+def _learn(
+    attached: Attached,
+    task: TaskConfig,
+    parts: Mapping[str, Labelled],
+    settings: TuneSettings,
+    machine: Machine,
+    out: Path,
+    listener: Listener,
+) -> _Outcome:
+    """Solve for the parameters where the method can, else train them in the loop."""
+    model, train_part, dev = attached.model, parts["train"], parts["dev"]
+    reuse_memory()
+    model.to(machine.device)
+    started = time.monotonic()
+    with frozen_in(model.encoder, machine.dtype):
+        targets = task.linear_targets(train_part)
+        data = Data(
+            train=train_part.examples,
+            dev=dev.examples,
+            rows=targets.rows,
+            targets=targets.values,
+            loss=targets.loss,
+            num_outputs=task.num_outputs,
+            per_token=task.problem == "tags",
+            score=lambda logits: _score(task, logits, dev),
+            dtype=machine.dtype,
+            key=lambda: (_frozen_hash(model), need_tokenizer(model).fingerprint()),
+        )
+        solution = settings.method.solve(attached, data)
+        if solution is not None:
+            seconds = time.monotonic() - started
+            progress = Progress(step=0, seconds=seconds, examples=len(train_part), tokens=solution.tokens, done=True)
+            return _Outcome(progress, solution.facts)
+        plan = make_plan(settings, size=len(train_part), d_model=model.config.encoder.d_model)
+        listener.note(
+            f"{settings.method.choice_name()}: {plan.steps} steps of {_batch_size(settings, len(train_part), model)} "
+            f"sequences, learning rate {plan.learning_rate:g}"
+        )
+        work = _Work(model, task, train_part, settings, _batch_size(settings, len(train_part), model), machine)
+
+        def evaluate() -> Evaluation:
+            model.eval()
+            model.compute_dtype = machine.dtype
+            logits = logits_of(model, dev.examples)
+            model.train()
+            return Evaluation(_score(task, logits, dev), None)
+
+        model.train()
+        try:
+            progress = train(
+                work,
+                attached.parameters(),
+                plan,
+                device=machine.device,
+                evaluate=evaluate,
+                checkpoints=Checkpoints(out / "checkpoint"),
+                report=lambda progress: listener.step(progress, plan.steps),
+            )
+        finally:
+            model.compute_dtype = None
+            model.eval()
+    facts = {"steps": progress.step, "best_step": progress.best_step, "learning_rate": plan.learning_rate}
+    return _Outcome(progress, facts)
+
+
+class _Work:
+    """What the loop learns from: packed micro-batches of one task's examples."""
+
+    def __init__(
+        self, model: Model, task: TaskConfig, part: Labelled, settings: TuneSettings, batch_size: int, machine: Machine
+    ):
+        self.model, self.task, self.part, self.machine = model, task, part, machine
+        self.limit = settings.train.micro_batch_tokens
+        self.order = Order(len(part), batch_size=batch_size, seed=settings.train.seed)
+        model.compute_dtype = machine.dtype
+
+    def micro_batches(self, step: int) -> list[Packed]:
+        lengths = self.part.examples.lengths
+        cuts = cut_by_tokens(self.order.step(step), lengths, max_tokens=self.limit)
+        return [pack(self.part.examples, indices, device=self.machine.device) for indices in cuts]
+
+    def count(self, batch: Packed) -> int:
+        return self.task.count(batch, self.part.targets)
+
+    def loss(self, batch: Packed) -> Tensor:
+        return self.task.loss(self.model.logits(batch.token_ids, batch.layout), batch, self.part.targets)
+
+
+def make_plan(settings: TuneSettings, *, size: int, d_model: int) -> Plan:
+    """How long and how fast to train: what is set, and for the rest what is good for the method and data size."""
+    wanted, good = settings.train, settings.method.defaults(size=size, d_model=d_model)
+    batch_size = wanted.batch_size or good.batch_size
+    per_epoch = size / batch_size
+    steps = max(1, round((wanted.epochs or good.epochs) * per_epoch))
+    if wanted.max_steps is not None:
+        steps = wanted.max_steps if wanted.epochs is None else min(steps, wanted.max_steps)
+    count = wanted.evaluations or good.evaluations
+    return Plan(
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        learning_rate=wanted.learning_rate or good.learning_rate,
+        warmup=wanted.warmup,
+        weight_decay=wanted.weight_decay,
+        max_grad_norm=wanted.max_grad_norm,
+        evaluate_at=frozenset(max(1, round(steps * (i + 1) / count)) for i in range(count)),
+        patience=wanted.patience or good.patience,
+        minutes=wanted.minutes,
+        seed=wanted.seed,
+        checkpoint_seconds=wanted.checkpoint_seconds,
+    )
+
+
+def _batch_size(settings: TuneSettings, size: int, model: Model) -> int:
+    good = settings.method.defaults(size=size, d_model=model.config.encoder.d_model)
+    return settings.train.batch_size or good.batch_size
+
+
+def _score(task: TaskConfig, logits: list[Tensor], dev: Labelled) -> float:
+    metrics = task.metrics(logits, dev)
+    return metrics.get(task.metric, metrics.get("accuracy", 0.0))
+
+
+def _finish(
+    run: Run,
+    parts: Mapping[str, Labelled],
+    prepared: Prepared,
+    settings: TuneSettings,
+    outcome: _Outcome,
+    machine: Machine,
+    listener: Listener,
+) -> Run:
+    """Evaluate in fp32, write the report and the metrics (last: they say that the run is whole)."""
+    out, progress = run.folder, outcome.progress
+    assert out is not None
+    assert run.opened.attached is not None
+    listener.stage("evaluating")
+    logits = {name: logits_of(run.model, part.examples) for name, part in parts.items() if name != "train"}
+    scores = {name: run.task.metrics(logits[name], parts[name]) for name in logits}
+    trained = run.opened.attached.parameters()
+    seconds = max(progress.seconds, 1e-9)
+    metrics = {
+        **scores,
+        "metric": run.task.metric if run.task.metric in scores["dev"] else "accuracy",
+        "examples_per_second": progress.examples / seconds,
+        "tokens_per_second": progress.tokens / seconds,
+        "train_seconds": progress.seconds,
+        "peak_memory_bytes": peak_memory_bytes(machine.device),
+        "trainable_parameters": sum(p.numel() for p in trained.values()),
+        "total_parameters": sum(p.numel() for p in run.model.parameters()),
+        "saved_bytes": sum(path.stat().st_size for path in out.glob("*.safetensors")),
+        "precision": _name(machine.dtype),
+        "truncated": {name: part.examples.truncated for name, part in parts.items()},
+        **outcome.facts,
+    }
+    lines = predictions_of(run.task, logits["dev"], parts["dev"])
+    write_atomic(out / "dev_predictions.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_atomic(out / "curve.json", json.dumps(progress.curve))
+    run.metrics = metrics
+    facts = {**prepared.facts, "Model": run.opened.record.base if run.opened.record else ""}
+    write_report(out, {settings.method.choice_name(): [(settings.train.seed, out, metrics)]}, run.task, facts=facts)
+    write_json(out / "metrics.json", metrics)
+    remove_quietly(out / "checkpoint")
+    return run
+
+
+def _frozen_hash(model: Model) -> str:
+    """Hash of all weights that features depend on: those of the encoder and of the head, but for its output layer."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if not name.startswith("head.output."):
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return {torch.bfloat16: "bf16", torch.float32: "fp32"}.get(dtype, str(dtype))

@@ -1,0 +1,200 @@
+"""LoRA from and to PEFT adapter folders.
+
+``adapter_config.json`` holds only keys that PEFT has known since 0.3, and others only where they are set: older
+versions stop at a key they do not know.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.base.errors import CheckpointError
+from tunesmith.base.files import load_tensors, read_json, save_tensors, write_json
+from tunesmith.base.shapes import Tensor
+from tunesmith.models import Family
+from tunesmith.models._keys import foreign_name, normalise, our_name, with_prefix
+from tunesmith.models.model import Model
+from tunesmith.surgery.sites import linear_sites
+from tunesmith.tuning.lora import AttachedLoRA, LoRALinear
+
+_PREFIX = "base_model.model."
+_TASK_TYPES = {"classify": "SEQ_CLS", "tag": "TOKEN_CLS"}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What a PEFT folder of a LoRA adapter holds.
+
+    Attributes:
+        base: Folder or hub id of the base model.
+        task: PEFT's ``task_type``.
+        config: adapter_config.json.
+        tensors: Tensors by their name in transformers, ``.lora_A.weight`` and the like at the end.
+    """
+
+    base: str
+    task: str | None
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+def save_peft(folder: Path, attached: AttachedLoRA, *, base: str) -> None:
+    """Write a LoRA adapter, its head included, as PEFT does."""
+    model = attached.model
+    head = model.config.head.choice_name() if model.config.head else None
+    modules = attached.modules()
+    tensors: dict[str, Tensor] = {}
+    saved_modules: set[str] = set()
+    for name, tensor in attached.state().items():
+        site, _, part = name.rpartition(".")
+        if site in modules and part in ("lora_A", "lora_B"):
+            tensors[_PREFIX + _file_name(site, model, head) + f".{part}.weight"] = tensor
+        else:
+            foreign = foreign_name(name, model.family, head)
+            tensors[_PREFIX + with_prefix(foreign, model.family, bare=head is None)] = tensor
+            module = foreign.rpartition(".")[0]
+            saved_modules.add(module[1:] if module.startswith("@") else module.partition(".")[0])
+    ranks = {site: module.lora_A.shape[0] for site, module in modules.items()}
+    alphas = {site: module.scale * ranks[site] for site, module in modules.items()}
+    rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
+    config: dict[str, Any] = {
+        "auto_mapping": None,
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": _whole(alpha),
+        "lora_dropout": next(iter(modules.values())).dropout,
+        "modules_to_save": sorted(saved_modules) or None,
+        "peft_type": "LORA",
+        "r": rank,
+        "revision": None,
+        "target_modules": _target_names(model, modules, head),
+        "task_type": _TASK_TYPES.get(head or ""),
+    }
+    if any(value != rank for value in ranks.values()):
+        config["rank_pattern"] = {_file_name(s, model, head): value for s, value in ranks.items() if value != rank}
+    if any(value != alpha for value in alphas.values()):
+        odd = {site: value for site, value in alphas.items() if value != alpha}
+        config["alpha_pattern"] = {_file_name(site, model, head): _whole(value) for site, value in odd.items()}
+    save_tensors(folder / "adapter_model.safetensors", tensors)
+    write_json(folder / "adapter_config.json", config)
+
+
+def read_peft(folder: Path) -> Adapter:
+    """Read a PEFT folder.
+
+    Raises:
+        CheckpointError: No LoRA adapter, one only as a pickle, or a variant of LoRA that is not supported.
+    """
+    path = folder / "adapter_config.json"
+    config = read_json(path)
+    if config.get("peft_type") != "LORA":
+        raise CheckpointError(f"{path} peft_type: only LORA adapters can be loaded, got {config.get('peft_type')!r}")
+    for key in ("use_dora", "lora_bias", "layer_replication", "trainable_token_indices", "use_qalora", "use_bdlora"):
+        if config.get(key):
+            raise CheckpointError(
+                f"{path} {key}: this variant of LoRA is not supported: merge the adapter with PEFT first"
+            )
+    if not isinstance(config.get("base_model_name_or_path"), str):
+        raise CheckpointError(f"{path} base_model_name_or_path: must name the base model")
+    if not isinstance(config.get("r", 8), int) or not isinstance(config.get("lora_alpha", 8), int | float):
+        raise CheckpointError(f"{path}: r and lora_alpha must be numbers")
+    file = folder / "adapter_model.safetensors"
+    if not file.exists() and (folder / "adapter_model.bin").exists():
+        raise CheckpointError(
+            f"{folder / 'adapter_model.bin'}: weights only as a pickle, which is never loaded: "
+            "save the adapter again with a PEFT that writes safetensors"
+        )
+    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_tensors(file).items()}
+    return Adapter(config["base_model_name_or_path"], config.get("task_type"), config, tensors)
+
+
+def attach_peft(model: Model, adapter: Adapter, *, source: str) -> AttachedLoRA:
+    """Put a PEFT adapter on its base model (with the head it needs already on it).
+
+    Raises:
+        CheckpointError: A tensor of the adapter has no place in the model; nothing is left out in silence.
+    """
+    head = model.config.head.choice_name() if model.config.head else None
+    own = dict(model.named_parameters())
+    pairs: dict[str, dict[str, Tensor]] = {}
+    plain: dict[str, Tensor] = {}
+    for foreign, tensor in normalise(adapter.tensors, model.family).items():
+        match = re.fullmatch(r"(.*)\.(lora_A|lora_B)\.weight", foreign)
+        name = our_name((match[1] if match else foreign).replace(".base_layer", ""), model.family, head)
+        if name is not None and match and name + ".weight" in own:
+            pairs.setdefault(name, {})[match[2]] = tensor
+        elif name in own and not match and tensor.shape == own[name].shape:
+            plain[name] = tensor
+        else:
+            raise CheckpointError(f"{source}: the adapter's {foreign.replace('@', '')} has no place in {model.source}")
+    sites = linear_sites(model)
+    modules: dict[str, LoRALinear] = {}
+    for site, pair in pairs.items():
+        a, b = pair.get("lora_A"), pair.get("lora_B")
+        base = sites.get(site)
+        if (
+            base is None
+            or a is None
+            or b is None
+            or a.shape[1:] != base.weight.shape[1:]
+            or b.shape[0] != len(base.weight)
+        ):
+            raise CheckpointError(f"{source}: lora_A and lora_B of {site} do not fit together or to the model")
+        scale = _scale(
+            adapter.config, with_prefix(foreign_name(site, model.family, head), model.family, bare=False), len(a)
+        )
+        dropout = float(adapter.config.get("lora_dropout", 0.0))
+        modules[site] = LoRALinear(base, rank=len(a), scale=scale, dropout=dropout)
+    attached = AttachedLoRA.place(model, modules)
+    attached.load(plain | {f"{site}.{part}": tensor for site, pair in pairs.items() for part, tensor in pair.items()})
+    return attached
+
+
+def head_size(adapter: Adapter, family: Family, head: str) -> int | None:
+    """Outputs of the head that the adapter brings; None where it brings none."""
+    output = family.heads[head].keys["output"] + ".weight"
+    tensor = normalise(adapter.tensors, family).get(output)
+    return None if tensor is None else len(tensor)
+
+
+def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+    alpha = next(
+        (value for key, value in (config.get("alpha_pattern") or {}).items() if re.fullmatch(rf"(.*\.)?({key})", name)),
+        config.get("lora_alpha", 8),
+    )
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def _target_names(model: Model, modules: Mapping[str, LoRALinear], head: str | None) -> list[str]:
+    """The shortest names that match the adapted maps and no other: ends for all blocks, else whole names."""
+    others = {name for name in linear_sites(model) if name not in modules and not name.endswith(".base")}
+    foreign = [_file_name(site, model, head) for site in modules]
+    spared = [_file_name(site, model, head) for site in others]
+    spared += [with_prefix(key, model.family, bare=head is None) for key in _other_maps(model, head)]
+    found = set()
+    for name in foreign:
+        ends = [name.split(".", i)[i] for i in range(name.count("."), -1, -1)]
+        found.add(next((end for end in ends if not any(("." + s).endswith("." + end) for s in spared)), name))
+    return sorted(found)
+
+
+def _other_maps(model: Model, head: str | None) -> list[str]:
+    """Foreign names of the linear maps outside the blocks."""
+    names = [
+        name.removesuffix(".weight") for name, p in model.named_parameters() if p.ndim == 2 and ".blocks." not in name
+    ]
+    return [foreign_name(name, model.family, head) for name in names if "lora_" not in name]
+
+
+def _file_name(site: str, model: Model, head: str | None) -> str:
+    return with_prefix(foreign_name(site, model.family, head), model.family, bare=head is None)
+
+
+def _whole(value: float) -> float:
+    return int(value) if float(value).is_integer() else value
