@@ -141,9 +141,7 @@ def task_rows(
     if task.selection == "held_out" or not task.has_dev_file:
         total = len(read_json_lines(data, name, "train"))
         if len(rows["train"]) > total - NUM_HELD_OUT:
-            raise ValueError(
-                f"{name}: train_limit must be at most {total - NUM_HELD_OUT}, {NUM_HELD_OUT} are held out"
-            )
+            raise ValueError(f"{name}: train_limit must be at most {total - NUM_HELD_OUT}, {NUM_HELD_OUT} are held out")
     return rows
 
 
@@ -252,9 +250,7 @@ def score(task: Task, outputs: np.ndarray, targets: np.ndarray, labels: list[str
     return {metric: float(known[metric]()) for metric in task.metrics}
 
 
-def evaluate(
-    model, task: Task, examples: list, labels: list[str], *, pad_token_id: int, autocast
-) -> dict[str, float]:
+def evaluate(model, task: Task, examples: list, labels: list[str], *, pad_token_id: int, autocast) -> dict[str, float]:
     """Score one split, batches sorted by length so that hardly any padding is computed."""
     model.eval()
     order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
@@ -375,9 +371,7 @@ def train_transformers(
             optimizer.zero_grad()
         seconds += time.perf_counter() - start
         scores = {
-            split: evaluate(
-                model, task, data[split], labels, pad_token_id=tokenizer.pad_token_id, autocast=autocast
-            )
+            split: evaluate(model, task, data[split], labels, pad_token_id=tokenizer.pad_token_id, autocast=autocast)
             for split in task.evaluated
         }
         history.append(scores)
@@ -401,9 +395,7 @@ def train_transformers(
 
 def environment() -> dict:
     """Machine, commit and versions, as every line of a result file names them; no paths."""
-    git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True
-    )
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
     packages = ("torch", "transformers", "peft", "tokenizers", "numpy", "scikit-learn", "scipy")
     return {
         "machine": processor(),

@@ -31,9 +31,7 @@ LARGER_FULL_RATE = 5e-5
 
 def plan(tasks: list[str]) -> list[dict]:
     """Every run, in the order in which to do them."""
-    usual = [
-        (task, method, peers.USUAL_LEARNING_RATE[method]) for task in tasks for method in ("lora", "full")
-    ]
+    usual = [(task, method, peers.USUAL_LEARNING_RATE[method]) for task in tasks for method in ("lora", "full")]
     search = [(task, "lora", rate) for task in tasks if task in SEARCH_TASKS for rate in SEARCH_RATES]
     larger = [(task, "full", LARGER_FULL_RATE) for task in tasks]
     runs = []
@@ -147,9 +145,7 @@ def summary(args: argparse.Namespace) -> None:
                 last = [record["last"][metric] for record in runs]
                 best = mean(record["best"][metric] for record in runs)
                 seconds = mean(record["seconds"] for record in runs)
-                rates = (
-                    " ".join(f"{r['settings']['learning_rate']:g}" for r in runs) if "search" in lot else ""
-                )
+                rates = " ".join(f"{r['settings']['learning_rate']:g}" for r in runs) if "search" in lot else ""
                 seeds = ", ".join(f"{value:.4f}" for value in last)
                 print(
                     f"{task:5} {lot:28} {metric:9} {runs[0]['report']:5}  {mean(last):.4f}  ({seeds})  "
@@ -158,9 +154,7 @@ def summary(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=peers.DEFAULT_DATA, help="data folder (../shared/data)")
     parser.add_argument(
         "--out", type=Path, default=peers.REPOSITORY / "benchmarks" / "results" / "tune_quality_peers.jsonl"
