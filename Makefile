@@ -19,7 +19,7 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports
 
 format: $(VENV)/.check
 	$(BIN)/ruff format .

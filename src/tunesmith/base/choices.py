@@ -122,7 +122,7 @@ def _outside(family: str, name: str) -> type[Choice]:
     module_name, _, class_name = name.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two: no name of a module
         raise SettingError(f"{family}: cannot import {name!r}: {error}") from None
     if not (isinstance(found, type) and issubclass(found, Choice)):
         raise SettingError(f"{family}: {name!r} is not a settings class of a choice")

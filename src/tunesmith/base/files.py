@@ -57,9 +57,9 @@ def storage_error(path: Path, error: Exception) -> StorageError:
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space" in text or "os error 28" in text:
         return StorageError(f"{path}: cannot write: the disk is full: free some space and run again with --resume")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
-        return StorageError(f"{path}: cannot write: no permission: choose another folder with --out")
+        return StorageError(f"{path}: cannot write: no permission: choose another folder")
     if number in (errno.ENOTDIR, errno.EEXIST):
-        return StorageError(f"{path}: cannot write: a file stands where a folder is needed: choose another --out")
+        return StorageError(f"{path}: cannot write: a file stands where a folder is needed: choose another folder")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else text.splitlines()[0]
     return StorageError(f"{path}: cannot write: {reason}")
 
@@ -81,6 +81,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file: is {path.parent} the folder of a model or run?") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read: {error.strerror}") from None
+    except RecursionError:
+        raise CheckpointError(f"{path}: not a JSON file: nested too deeply") from None
     except ValueError as error:  # JSON and UTF-8 errors
         raise CheckpointError(f"{path}: not a JSON file: {str(error).splitlines()[0]}") from None
     if not isinstance(tree, dict):
@@ -133,45 +135,66 @@ def file_hash(path: Path) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Hold an output folder for this process. The lock is the kernel's, on the folder: a dead process holds none.
 
+    The folder is made if need be; if it is still empty in the end, it goes again.
+
     Raises:
         StorageError: Another living process holds the folder, or it cannot be written.
     """
-    check_writable(folder)
-    handle = os.open(folder, os.O_RDONLY)
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise StorageError(
-            f"{folder}: another process is writing this run: wait for it or choose another --out"
-        ) from None
+        handle = _open_to_write(folder)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise StorageError(
+                f"{folder}: another process is writing into it: wait for it or choose another folder"
+            ) from None
+        finally:
+            os.close(handle)
     finally:
-        os.close(handle)
+        for path in made:
+            with contextlib.suppress(OSError):  # it holds something
+                path.rmdir()
 
 
-def check_writable(folder: Path) -> None:
-    """Fail early when nothing can be written into a folder that need not exist yet.
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Hold and fill a folder that is new or empty; after a failure it is as it was.
 
     Raises:
-        StorageError: The folder cannot be made or written.
+        StorageError: The folder holds files, another living process holds it, or it cannot be written.
     """
+    with locked(folder):
+        if any(folder.iterdir()):
+            raise StorageError(f"{folder}: already holds files: choose a new folder")
+        try:
+            yield
+        except BaseException:
+            empty_folder(folder)
+            raise
+
+
+def _open_to_write(folder: Path) -> int:
+    """Make a folder, see at once whether it can be written, and open it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
             file.flush()
+        return os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise storage_error(folder, error) from None
 
 
-def empty_folder(folder: Path) -> None:
-    """Delete all that a folder holds, but not the folder itself (whose lock we may hold).
+def empty_folder(folder: Path, *, but: str | None = None) -> None:
+    """Delete all that a folder holds (save the entry ``but``), and not the folder itself, whose lock we may hold.
 
     Raises:
         StorageError: Something in it cannot be deleted.
     """
     try:
-        for path in folder.iterdir():
+        for path in [path for path in folder.iterdir() if path.name != but]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -2,6 +2,10 @@
 
 Per-token work runs on the packed rows alone. Attention runs on groups of documents of similar length: only there are
 the shorter documents of a group padded, by at most what the grouping found cheaper than one more call.
+
+Sizes are rounded up to few different values (rows by at most 1/16, lengths of a group to a multiple of 16, documents
+of a group to a multiple of 4): matrix libraries compile and keep a kernel for each new shape, which costs a multiple
+of the product itself. Measured: docs/benchmarks/attention.md.
 """
 
 from collections.abc import Sequence
@@ -12,7 +16,9 @@ import torch
 from tunesmith.base.shapes import Bool, Int, Tensor
 
 CALL_COST = 8000
-"""Cost of one more attention group, in score elements per head. Measured: docs/benchmarks/attention.md."""
+"""Cost of one more attention group, in score elements per head."""
+LENGTH_STEP = 16
+SIZE_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -22,10 +28,10 @@ class Group:
     Attributes:
         start: First packed row of the group.
         stop: One behind its last packed row.
-        size: Number of documents, G.
-        length: Tokens of the longest one, T.
-        slots: Place of each packed row in the padded (G * T) rows; None where all lengths are equal.
-        hidden: True where a padded key stands; None where all lengths are equal.
+        size: Number of documents, G, rounded up: the last ones may be empty.
+        length: Tokens of the longest one, T, rounded up.
+        slots: Place of each packed row in the padded (G * T) rows; None where nothing is padded.
+        hidden: True where a padded key stands; None where nothing is padded.
     """
 
     start: int
@@ -42,6 +48,7 @@ class Layout:
 
     Attributes:
         lengths: Tokens of each document, in packed order.
+        num_tokens: Their sum; rows behind it belong to no document.
         starts: First packed row of each document.
         positions: Position of each packed token inside its document.
         segments: Segment (token type) of each packed token.
@@ -50,6 +57,7 @@ class Layout:
     """
 
     lengths: tuple[int, ...]
+    num_tokens: int
     starts: Int[Tensor, "B"]
     positions: Int[Tensor, "N"]
     segments: Int[Tensor, "N"]
@@ -63,6 +71,7 @@ def make_layout(
     device: torch.device | str = "cpu",
     positions: Int[Tensor, "N"] | None = None,
     segments: Int[Tensor, "N"] | None = None,
+    spare: int = 0,
     noise: torch.Generator | None = None,
 ) -> Layout:
     """The layout of documents packed in this order.
@@ -72,6 +81,7 @@ def make_layout(
         device: Where the batch lives.
         positions: Positions that differ from 0, 1, 2, ... in each document.
         segments: Segment of each token; 0 by default.
+        spare: Rows behind the last document, to reach a rounded number of rows.
         noise: Stream for dropout.
     """
     counts = torch.tensor(lengths, dtype=torch.long)
@@ -80,8 +90,12 @@ def make_layout(
         positions = torch.arange(int(counts.sum())) - torch.repeat_interleave(starts, counts)
     if segments is None:
         segments = torch.zeros_like(positions)
+    if spare:
+        positions = torch.cat([positions, positions.new_zeros(spare)])
+        segments = torch.cat([segments, segments.new_zeros(spare)])
     return Layout(
         lengths=tuple(lengths),
+        num_tokens=int(counts.sum()),
         starts=starts.to(device),
         positions=positions.to(device),
         segments=segments.to(device),
@@ -95,14 +109,15 @@ def _group(lengths: Sequence[int], device: torch.device | str) -> list[Group]:
     start = first = 0
     for last in _cuts(lengths):
         part = lengths[first:last]
-        longest = max(part)
+        length, size = _round_up(max(part), LENGTH_STEP), _round_up(len(part), SIZE_STEP)
         stop = start + sum(part)
-        if min(part) == longest:
-            groups.append(Group(start, stop, len(part), longest, None, None))
+        if min(part) == length and len(part) == size:
+            groups.append(Group(start, stop, size, length, None, None))
         else:
-            real = torch.arange(longest) < torch.tensor(part)[:, None]  # (G, T)
+            counts = torch.tensor([*part, *[0] * (size - len(part))])
+            real = torch.arange(length) < counts[:, None]  # (G, T)
             slots = real.flatten().nonzero()[:, 0]
-            groups.append(Group(start, stop, len(part), longest, slots.to(device), (~real).to(device)))
+            groups.append(Group(start, stop, size, length, slots.to(device), (~real).to(device)))
         start, first = stop, last
     return groups
 
@@ -120,7 +135,8 @@ def _cuts(lengths: Sequence[int]) -> list[int]:
         cheapest, where, longest = float("inf"), j, 0
         for i in range(j, -1, -1):
             longest = max(longest, lengths[begins[i]])
-            cost = best[i] + CALL_COST + (end - begins[i]) * longest * longest
+            size = _round_up(end - begins[i], SIZE_STEP)
+            cost = best[i] + CALL_COST + size * _round_up(longest, LENGTH_STEP) ** 2
             if cost < cheapest:
                 cheapest, where = cost, i
         best.append(cheapest)
@@ -131,3 +147,13 @@ def _cuts(lengths: Sequence[int]) -> list[int]:
         found.append(ends[j - 1])
         j = cut[j]
     return found[::-1]
+
+
+def spare_rows(num_tokens: int) -> int:
+    """Rows to add so that batches have few different sizes: at most 15, or a sixteenth of a large batch."""
+    step = max(16, 1 << max(0, (num_tokens // 16).bit_length() - 1))
+    return _round_up(num_tokens, step) - num_tokens
+
+
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step

@@ -4,16 +4,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from tunesmith.base.errors import UserError
 from tunesmith.cli import compare, convert, evaluate, export, listing, predict, quickstart, tune
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="tunesmith",
     help="Tune, compare and share transformers on one small machine.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -31,20 +31,21 @@ app.command("show")(listing.show)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 a mistake of the user's (one line on standard error), 130 Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = app(args=arguments, prog_name="tunesmith", standalone_mode=False)
+        code = app(args=given or ["--help"], prog_name="tunesmith", standalone_mode=False)
     except UserError as error:
         sys.exit(_fail(str(error)))
-    except click.ClickException as error:
-        sys.exit(_fail(error.format_message()))
-    except (KeyboardInterrupt, click.Abort):
-        print("stopped: the same command with --resume goes on", file=sys.stderr)
-        sys.exit(130)
+    except typer.TyperException as error:  # a verb, argument or option that does not exist, or does not fit
+        where = " ".join(["tunesmith", *given[:1]])
+        sys.exit(_fail(f"{where}: {error.format_message().rstrip('.')}: see tunesmith --help"))
     except BrokenPipeError:  # the reader of standard output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except MemoryError:
         sys.exit(_fail("out of memory: set a smaller train.micro_batch_tokens or data.max_tokens"))
+    if code == _INTERRUPTED:  # typer catches Ctrl-C itself
+        print("stopped: the same command with --resume goes on", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -13,8 +13,9 @@ def list_choices(
 ) -> None:
     """List what can be chosen: methods, tasks, models, and the parts of a model."""
     for name in [family] if family else list(choices.FAMILIES):
+        members = choices.names(name)
         print(name)
-        for choice in choices.names(name):
+        for choice in members:
             print(f"  {choice:<16} {choices.summary(name, choice)}")
 
 

@@ -1,5 +1,6 @@
 """``tunesmith predict``."""
 
+import io
 import json
 import sys
 from typing import Annotated
@@ -18,5 +19,7 @@ def predict(
     """Predict labels; one JSON object a line on standard output."""
     from tunesmith.recipes.predict import predict as recipe
 
+    if file == "-" and isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale says
     for row in recipe(run, file, lines=sys.stdin if file == "-" else None):
         print(json.dumps(row, ensure_ascii=False))

@@ -33,10 +33,10 @@ def tune(
 
     tree = settings_tree(file, settings)
     named = tree.get("method", {})
-    if method is not None and isinstance(named, dict):
-        tree["method"] = {**named, "name": method}
-    elif isinstance(named, dict):
-        tree["method"] = {"name": "lora", **named}
+    if isinstance(named, dict):
+        tree["method"] = {"name": "lora", **named} if method is None else {**named, "name": method}
+    elif method is not None:
+        tree["method"] = method
     resolved = tune_settings(tree)
     run = run_tune(model, data, out, resolved, resume=resume, overwrite=overwrite, listener=make_listener())
     for split in ("dev", "test"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tunesmith.base.errors import CheckpointError
+from tunesmith.base.errors import CheckpointError, StorageError
 from tunesmith.base.files import load_tensors, save_tensors, tensor_metadata
 from tunesmith.base.shapes import Float
 from tunesmith.text.batching import Examples
@@ -48,7 +48,10 @@ def cached(
         return found, True
     features = compute()
     metadata = {"key": key, "sha256": _checksum(features)}
-    save_tensors(path, {"features": torch.from_numpy(features)}, metadata=metadata)
+    try:
+        save_tensors(path, {"features": torch.from_numpy(features)}, metadata=metadata)
+    except StorageError as error:
+        raise StorageError(f"{error}; or set method.cache=none, or another folder with TUNESMITH_CACHE") from None
     return features, False
 
 

@@ -45,6 +45,7 @@ def extract(model: Model, examples: Examples, reading: Reading, *, dtype: torch.
         batch = pack(examples, indices, device=model.device)
         rows = batch.layout.starts if reading.pooling in ("first", "head") else None
         hidden = model.encoder(batch.token_ids, batch.layout, dtype=dtype, num_layers=reading.layer, rows=rows)
+        hidden = hidden if rows is not None else hidden[: batch.layout.num_tokens]
         values = (hidden if rows is not None or per_token else pool(hidden, batch.layout, "mean")).float()
         places = examples.rows(batch.indices) if per_token else np.array(batch.indices)
         found[places] = read(values).cpu().numpy()

@@ -6,7 +6,7 @@ from typing import Any
 from tunesmith.base import choices
 from tunesmith.base.errors import CheckpointError, SettingError
 from tunesmith.base.files import write_json
-from tunesmith.models import Family
+from tunesmith.models import Family, Foreign, HeadTable
 from tunesmith.models._fill import fill
 from tunesmith.models._folder import read_config, read_tensors, resolve, write_tensors
 from tunesmith.models._keys import normalise, with_prefix
@@ -73,6 +73,18 @@ def from_preset(name: str, *, tokenizer: Tokenizer | None = None, seed: int = 0)
             model.tokenizer = tokenizer
             return model
     raise SettingError(f"model: there is no preset {name!r}")
+
+
+def head_from_hf(table: HeadTable, foreign: Foreign, *, source: str) -> HeadConfig:
+    """Settings of a family's head from config.json.
+
+    Raises:
+        CheckpointError: A field is wrong; the line names it.
+    """
+    try:
+        return table.from_hf(foreign)
+    except ValueError as error:
+        raise CheckpointError(f"{source} {_config_fault(error)}") from None
 
 
 def preset_names() -> list[str]:
@@ -164,25 +176,34 @@ def _build(foreign: dict[str, Any], *, source: str) -> tuple[Model, str | None]:
     if not isinstance(named, list) or not isinstance(named[0], str):
         raise CheckpointError(f"{source} config.json architectures: must be a list of names, got {named!r}")
     head_name = next((name for name, table in family.heads.items() if table.architecture == named[0]), None)
-    labels = foreign.get("id2label") or {}
     try:
         head = family.heads[head_name].from_hf(foreign) if head_name else None
         config = ModelConfig(
             family=family.name,
             encoder=family.from_hf(foreign),
             head=head,
-            labels=tuple(str(labels[key]) for key in sorted(labels, key=int))
-            if head_name in ("classify", "tag")
-            else (),
+            labels=_label_names(foreign) if head_name in ("classify", "tag") else (),
             foreign={key: value for key, value in foreign.items() if key not in ("architectures",)},
         )
-    except (CheckpointError, SettingError, ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{source} {_config_fault(error)}") from None
-    model = Model(config)
+    try:
+        model = Model(config)
+    except RuntimeError as error:  # torch's word for no memory
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{source} config.json: no model of these sizes can be made here ({reason})") from None
     model.source = source
     return model, head_name
 
 
-def _config_fault(error: Exception) -> str:
+def _label_names(foreign: Foreign) -> tuple[str, ...]:
+    """Names in ``id2label``, in the order of their numbers."""
+    names = foreign.get("id2label") or {}
+    if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
+        raise CheckpointError(f"config.json id2label: must be a table from numbers to names, got {names!r}")
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def _config_fault(error: ValueError) -> str:
     text = str(error).splitlines()[0]
     return text if text.startswith("config.json") else f"config.json: {text}"

@@ -2,8 +2,8 @@
 
 from typing import Any, TypeVar
 
-from tunesmith.base.config import build
-from tunesmith.base.errors import CheckpointError
+from tunesmith.base.config import Config, build
+from tunesmith.base.errors import CheckpointError, SettingError
 from tunesmith.models import Foreign
 from tunesmith.nn.feedforward import FeedForwardConfig
 from tunesmith.nn.feedforward.gelu import GELUConfig
@@ -17,6 +17,7 @@ from tunesmith.nn.norm.layer_norm import LayerNormConfig
 from tunesmith.nn.position.learned import LearnedConfig
 from tunesmith.nn.transformer import TransformerConfig
 
+C = TypeVar("C", bound=Config)
 T = TypeVar("T")
 
 KEYS = {
@@ -51,6 +52,19 @@ _ACTIVATION: dict[str, Activation] = {
     "swish": "swish",
     "tanh": "tanh",
 }
+_FOREIGN = {
+    "d_model": "hidden_size",
+    "d_embedding": "embedding_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "num_segments": "type_vocab_size",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "initial_std": "initializer_range",
+    "eps": "layer_norm_eps",
+}
 _PROBLEMS = {
     "regression": "regression",
     "single_label_classification": "single_label",
@@ -66,23 +80,24 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> TransformerConfig:
         offset: First row of the position table that a token can have.
 
     Raises:
-        CheckpointError: A field is missing, has a wrong type, or asks for what this family does not have.
-        SettingError: A size is out of range.
+        CheckpointError: A field is missing, has a wrong type, is out of range, or asks for what this family has not.
     """
     kind = config.get("position_embedding_type") or "absolute"
     if kind != "absolute":
         raise CheckpointError(f"config.json position_embedding_type: only absolute is supported, got {kind!r}")
     if config.get("is_decoder") or config.get("add_cross_attention"):
         raise CheckpointError("config.json is_decoder: this family is loaded as an encoder only: set it to false")
-    width = need(config, "hidden_size")
-    return build(
+    width, heads = need(config, "hidden_size"), need(config, "num_attention_heads")
+    if width % heads:
+        raise CheckpointError(f"config.json num_attention_heads: must divide hidden_size {width}, got {heads}")
+    return _settings(
         TransformerConfig,
         {
             "vocab_size": need(config, "vocab_size"),
             "d_model": width,
             "d_embedding": config.get("embedding_size") or width,
             "num_layers": need(config, "num_hidden_layers"),
-            "num_heads": need(config, "num_attention_heads"),
+            "num_heads": heads,
             "d_ff": need(config, "intermediate_size"),
             "max_positions": need(config, "max_position_embeddings") - offset,
             "num_segments": config.get("type_vocab_size", 2),
@@ -91,7 +106,7 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> TransformerConfig:
             "initial_std": config.get("initializer_range", 0.02),
             "position": LearnedConfig(offset=offset),
             "feedforward": _look_up(_FEEDFORWARD, config, "hidden_act"),
-            "norm": LayerNormConfig(eps=config.get("layer_norm_eps", 1e-12)),
+            "norm": _settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}),
         },
     )
 
@@ -121,18 +136,21 @@ def classify_from_hf(config: Foreign, *, hidden: Activation, dropout_before_hidd
     rate = classifier_dropout(config)
     count = num_labels(config)
     problem = config.get("problem_type")
-    return ClassifyConfig(
-        num_labels=count,
-        problem=_PROBLEMS.get(str(problem), "regression" if count == 1 else "single_label"),  # pyright: ignore[reportArgumentType]
-        hidden=hidden,
-        hidden_dropout=rate if dropout_before_hidden else 0.0,
-        dropout=rate,
+    return _settings(
+        ClassifyConfig,
+        {
+            "num_labels": count,
+            "problem": _PROBLEMS.get(str(problem), "regression" if count == 1 else "single_label"),
+            "hidden": hidden,
+            "hidden_dropout": rate if dropout_before_hidden else 0.0,
+            "dropout": rate,
+        },
     )
 
 
 def tag_from_hf(config: Foreign) -> TagConfig:
     """Settings of a tagging head."""
-    return TagConfig(num_labels=num_labels(config), dropout=classifier_dropout(config))
+    return _settings(TagConfig, {"num_labels": num_labels(config), "dropout": classifier_dropout(config)})
 
 
 def lm_from_hf(config: Foreign, *, activation: Activation | None = None) -> LMConfig:
@@ -152,23 +170,32 @@ def classifier_dropout(config: Foreign) -> float:
 def num_labels(config: Foreign) -> int:
     """Number of labels in config.json: of ``id2label``, or 2."""
     names = config.get("id2label")
-    return len(names) if isinstance(names, dict) and names else int(config.get("num_labels", 2))
+    return len(names) if isinstance(names, dict) and names else need({"num_labels": 2, **config}, "num_labels")
 
 
-def need(config: Foreign, name: str) -> int:
+def need(config: Foreign, name: str, *, least: int = 1) -> int:
     """A whole number that config.json must hold.
 
     Raises:
-        CheckpointError: It is missing or no whole number.
+        CheckpointError: It is missing or no such number.
     """
     value = config.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise CheckpointError(f"config.json {name}: must be a whole number, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise CheckpointError(f"config.json {name}: must be a whole number of at least {least}, got {value!r}")
     return value
+
+
+def _settings(kind: type[C], fields: Foreign) -> C:
+    """Settings from fields of config.json; a fault is told under its name there."""
+    try:
+        return build(kind, fields)
+    except SettingError as error:
+        ours, _, fault = str(error).partition(": ")
+        raise CheckpointError(f"config.json {_FOREIGN.get(ours, ours)}: {fault}") from None
 
 
 def _look_up(table: dict[str, T], config: Foreign, name: str) -> T:
     value = config.get(name, "gelu")
-    if value not in table:
+    if not isinstance(value, str) or value not in table:
         raise CheckpointError(f"config.json {name}: must be one of {', '.join(table)}, got {value!r}")
     return table[value]

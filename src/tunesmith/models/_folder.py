@@ -1,6 +1,7 @@
 """Checkpoint folders in the Hugging Face layout: find them, read config and tensors, write them."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +23,9 @@ def resolve(name: str | Path) -> Path:
         CheckpointError: Neither a folder nor a hub id that can be had.
     """
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's own, these never raise: a name may be too long for any file
         return path
-    if path.is_file():
+    if os.path.isfile(path):
         raise CheckpointError(f"{name}: a file, but a model is a folder: name the folder that holds config.json")
     text = str(name)
     if path.is_absolute() or text.startswith(".") or not _HUB_ID.fullmatch(text):
@@ -81,8 +82,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
     places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise CheckpointError(f"{index}: holds no weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(f"{index}: holds no weight_map from tensors to files")
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(places.values())):
         if "/" in name or not name.endswith(".safetensors"):

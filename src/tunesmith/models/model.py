@@ -207,7 +207,7 @@ class Model(torch.nn.Module):
 
     def _read(self, hidden: Tensor, layout: Layout) -> Tensor:
         assert self.head is not None
-        return hidden if self.head.reads == "all" else pool(hidden, layout, self.head.reads)
+        return hidden[: layout.num_tokens] if self.head.reads == "all" else pool(hidden, layout, self.head.reads)
 
     def _head_layer(self) -> int | None:
         return self.config.head.layer if isinstance(self.config.head, ClassifyConfig) else None

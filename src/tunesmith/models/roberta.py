@@ -4,14 +4,22 @@ Paper: RoBERTa (arXiv:1907.11692).
 """
 
 from tunesmith.models import Family, Foreign, HeadTable
-from tunesmith.models._encoder import KEYS, classify_from_hf, encoder_from_hf, encoder_to_hf, lm_from_hf, tag_from_hf
+from tunesmith.models._encoder import (
+    KEYS,
+    classify_from_hf,
+    encoder_from_hf,
+    encoder_to_hf,
+    lm_from_hf,
+    need,
+    tag_from_hf,
+)
 from tunesmith.nn.head.pool import PoolConfig
 from tunesmith.nn.transformer import TransformerConfig
 
 
 def _from_hf(config: Foreign) -> TransformerConfig:
     # Row pad_token_id of the position table belongs to padding, real positions begin behind it.
-    return encoder_from_hf(config, offset=int(config.get("pad_token_id", 1)) + 1)
+    return encoder_from_hf(config, offset=need({"pad_token_id": 1, **config}, "pad_token_id", least=0) + 1)
 
 
 FAMILY = Family(

@@ -63,8 +63,10 @@ class _Attend(torch.autograd.Function):
             scores = torch.bmm(q, k.transpose(1, 2))
             if group.hidden is not None:
                 square = scores.view(group.size, num_heads, group.length, group.length)
-                square.masked_fill_(group.hidden[:, None, None, :], float("-inf"))
-            weights = torch.softmax(scores, -1)
+                # the least number, not -inf: rows of empty documents must not become NaN
+                square.masked_fill_(group.hidden[:, None, None, :], torch.finfo(scores.dtype).min)
+            # in fp32 and back: exact sums, and twice as fast as bf16 where T is no multiple of 32
+            weights = torch.softmax(scores, -1, dtype=_wide(scores.dtype)).to(scores.dtype)
             dropped = draw(weights.shape, dropout, layout.noise)
             if dropped is None:
                 result = torch.bmm(weights, v)
@@ -72,6 +74,7 @@ class _Attend(torch.autograd.Function):
                 result = torch.bmm(weights.masked_fill(dropped.mask, 0), v).mul_(dropped.scale)
             output[group.start : group.stop] = _gather(result, group, num_heads)
             kept.append(_Kept(q, k, v, weights, result, dropped))
+        output[layout.num_tokens :].zero_()
         ctx.kept, ctx.layout, ctx.num_heads, ctx.scale = kept, layout, num_heads, scale
         return output
 
@@ -103,7 +106,14 @@ class _Attend(torch.autograd.Function):
                 grad_query[rows] = _gather(torch.bmm(grad_scores, kept.key).mul_(ctx.scale), group, ctx.num_heads)
             if grad_key is not None:
                 grad_key[rows] = _gather(torch.bmm(grad_scores.transpose(1, 2), kept.query), group, ctx.num_heads)
+        for found in (grad_query, grad_key, grad_value):
+            if found is not None:
+                found[ctx.layout.num_tokens :].zero_()
         return grad_query, grad_key, grad_value, None, None, None, None
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _spread(x: Tensor, group: Group, num_heads: int) -> Tensor:

@@ -20,6 +20,7 @@ def pool(hidden: Float[Tensor, "N D"], layout: Layout, pooling: Pooling) -> Floa
     """
     if pooling == "first":
         return hidden.index_select(0, layout.starts)
+    hidden = hidden[: layout.num_tokens]
     wide = hidden if hidden.dtype == torch.float64 else hidden.float()
     counts = torch.tensor(layout.lengths, device=hidden.device)
     owner = torch.repeat_interleave(torch.arange(len(counts), device=hidden.device), counts)

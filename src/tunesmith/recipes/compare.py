@@ -126,9 +126,13 @@ def run_compare(
 
 def _settings_for(name: str, tree: Mapping[str, Any]) -> TuneSettings:
     """Settings of one method; ``method.<name>`` holds its own fields, any other field must be every method's."""
-    fields = dict(tree.get("method", {})) if isinstance(tree.get("method"), Mapping) else {}
+    fields = tree.get("method", {})
+    if not isinstance(fields, Mapping):
+        raise SettingError(f"method: the methods are named by --methods, got {fields!r}: leave it out")
     known = choices.names("method")
     own = fields.get(name, {})
+    if not isinstance(own, Mapping):
+        raise SettingError(f"method.{name}: must be a table of its settings, got {own!r}: set method.{name}.FIELD=...")
     shared = {key: value for key, value in fields.items() if key not in known}
     if shared:
         raise SettingError(

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from tunesmith.base.errors import CheckpointError, StorageError
-from tunesmith.base.files import check_writable, write_atomic
+from tunesmith.base.errors import CheckpointError
+from tunesmith.base.files import new_folder, write_atomic
 from tunesmith.models._checkpoint import save, why_not_hf
 from tunesmith.models.model import Model
 from tunesmith.recipes.open import is_adapter, is_run, need_tokenizer, open_base
@@ -23,17 +23,17 @@ def convert(name: str | Path, out: str | Path) -> Model:
         StorageError: The folder is not empty or cannot be written.
     """
     folder, target = Path(name), Path(out)
-    _check_empty(target)
-    if folder.is_dir() and (is_run(folder) or is_adapter(folder)):
-        opened = open_run(folder) if is_run(folder) else open_adapter(folder)
-        if opened.attached is not None:
-            opened.attached.merge()
-            opened.attached.detach()
-        model = opened.model
-    else:
-        model = open_base(str(name))
-    _check_expressible(model, str(name))
-    save(model, target)
+    with new_folder(target):
+        if is_run(folder) or is_adapter(folder):
+            opened = open_run(folder) if is_run(folder) else open_adapter(folder)
+            if opened.attached is not None:
+                opened.attached.merge()
+                opened.attached.detach()
+            model = opened.model
+        else:
+            model = open_base(str(name))
+        _check_expressible(model, str(name))
+        save(model, target)
     return model
 
 
@@ -50,23 +50,23 @@ def export(name: str | Path, out: str | Path, *, form: Literal["peft", "merged"]
         StorageError: The folder is not empty or cannot be written.
     """
     target = Path(out)
-    run = load_run(name)
-    _check_empty(target)
-    if form == "merged":
-        _check_expressible(run.model, str(name))
-        if run.opened.attached is not None:
-            run.opened.attached.merge()
-            run.opened.attached.detach()
-        save(run.model, target)
-    else:
-        attached = run.opened.attached
-        if not isinstance(attached, AttachedLoRA):
-            method = run.opened.record.method["name"] if run.opened.record else "this method"
-            raise CheckpointError(f"{name}: PEFT has no adapter type for {method}: use --as merged")
-        record = run.opened.record
-        save_peft(target, attached, base=record.base if record else run.model.source)
-        need_tokenizer(run.model).save(target)
-    write_atomic(target / "README.md", model_card(run, form))
+    with new_folder(target):
+        run = load_run(name)
+        if form == "merged":
+            _check_expressible(run.model, str(name))
+            if run.opened.attached is not None:
+                run.opened.attached.merge()
+                run.opened.attached.detach()
+            save(run.model, target)
+        else:
+            attached = run.opened.attached
+            if not isinstance(attached, AttachedLoRA):
+                method = run.opened.record.method["name"] if run.opened.record else "this method"
+                raise CheckpointError(f"{name}: PEFT has no adapter type for {method}: use --as merged")
+            record = run.opened.record
+            save_peft(target, attached, base=record.base if record else run.model.source)
+            need_tokenizer(run.model).save(target)
+        write_atomic(target / "README.md", model_card(run, form))
 
 
 def model_card(run: Run, form: str) -> str:
@@ -120,9 +120,3 @@ def _check_expressible(model: Model, name: str) -> None:
         raise CheckpointError(
             f"{name}: cannot be written as a Hugging Face model: {reason}; tunesmith itself predicts with it"
         )
-
-
-def _check_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StorageError(f"{folder}: already holds files: choose a new folder")
-    check_writable(folder)

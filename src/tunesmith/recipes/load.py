@@ -14,8 +14,8 @@ def load(name: str | Path) -> Model:
         CheckpointError: There is none, or it is damaged.
     """
     folder = Path(name)
-    if folder.is_dir() and is_run(folder):
+    if is_run(folder):
         return open_run(folder).model
-    if folder.is_dir() and is_adapter(folder):
+    if is_adapter(folder):
         return open_adapter(folder).model
     return open_base(str(name))

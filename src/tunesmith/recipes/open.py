@@ -1,11 +1,12 @@
 """Open a model by any name: a folder of ours or of Hugging Face's, a PEFT adapter, a hub id, a preset."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import file_hash
-from tunesmith.models._checkpoint import from_preset, load, preset_names
+from tunesmith.models._checkpoint import from_preset, head_from_hf, load, preset_names
 from tunesmith.models._folder import read_config, resolve
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
@@ -16,12 +17,12 @@ RUN_FILE = "tunesmith.json"
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run of ours."""
-    return (folder / RUN_FILE).is_file()
+    return os.path.isfile(folder / RUN_FILE)
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds a PEFT adapter and no model."""
-    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+    return os.path.isfile(folder / "adapter_config.json") and not os.path.isfile(folder / "config.json")
 
 
 def open_base(name: str, *, tokenizer: str | None = None, seed: int = 0) -> Model:
@@ -84,7 +85,7 @@ def task_head(model: Model, problem: str) -> HeadConfig:
     if table is None:
         raise CheckpointError(f"{model.source}: {model.config.family} has no {name} head")
     fields = {**model.config.foreign, **model.family.to_hf(model.config.encoder)}
-    return table.from_hf(fields)
+    return head_from_hf(table, fields, source=model.source)
 
 
 def fingerprint(name: str) -> str:

@@ -23,16 +23,16 @@ def predict(run: str | Path, source: str, *, lines: Iterable[str] | None = None)
     opened = load_run(run)
     if lines is None and Path(source).suffix != ".txt":
         return opened.predict_table(read_table(source))
-    if lines is None:
-        try:
-            lines = Path(source).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise DataError(f"{source}: cannot read: {reason}") from None
-    return opened.predict_table(_table(lines, opened.task.text, opened.task.pair, problem=opened.task.problem))
+    name = source if lines is None else "input"
+    try:
+        read = Path(source).read_text(encoding="utf-8").splitlines() if lines is None else list(lines)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DataError(f"{name}: cannot read: {reason}") from None
+    return opened.predict_table(_table(read, name, opened.task.text, opened.task.pair, problem=opened.task.problem))
 
 
-def _table(lines: Iterable[str], text: str, pair: str | None, *, problem: str) -> Table:
+def _table(lines: Iterable[str], source: str, text: str, pair: str | None, *, problem: str) -> Table:
     texts: list[Any] = []
     seconds: list[str] = []
     for number, line in enumerate(lines, start=1):
@@ -40,12 +40,12 @@ def _table(lines: Iterable[str], text: str, pair: str | None, *, problem: str) -
         if pair is not None:
             first, tab, second = line.partition("\t")
             if not tab:
-                raise DataError(f"line {number}: this run reads pairs: put a tab between the two texts")
+                raise DataError(f"{source} line {number}: this run reads pairs: put a tab between the two texts")
             texts.append(first)
             seconds.append(second)
         else:
             texts.append(line.split() if problem == "tags" else line)
     if not texts:
-        raise DataError("input: holds no lines: give one text a line")
+        raise DataError(f"{source}: holds no lines: give one text a line")
     columns = {text: texts} | ({} if pair is None else {pair: seconds})
-    return Table(columns=columns, source="input", lines=list(range(1, len(texts) + 1)))
+    return Table(columns=columns, source=source, lines=list(range(1, len(texts) + 1)))

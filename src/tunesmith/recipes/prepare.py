@@ -41,6 +41,9 @@ def prepare(data: str | Path, settings: TuneSettings) -> Prepared:
     if "train" not in tables:
         raise DataError(f"{data}: has no train split: it has {', '.join(tables)}")
     task = recognise(tables["train"], settings.data).learn_labels(tables["train"])
+    for table in tables.values():  # every fault of the data comes up here, before anything is done with it
+        task.targets(table)
+        task.texts_of(table)
     notes = [_describe(task, tables)]
     if "dev" not in tables:
         whole = tables["train"]
@@ -65,4 +68,5 @@ def _describe(task: TaskConfig, tables: Mapping[str, Table]) -> str:
     columns = " + ".join(name for name in (task.text, task.pair) if name)
     classes = f", {len(task.labels)} classes" if task.labels else ""
     rows = ", ".join(f"{name} {len(table):,}" for name, table in tables.items())
-    return f"{task.choice_name()}: {columns} -> {task.label}{classes}; rows: {rows}"
+    metric = task.metric or task.usual_metric
+    return f"{task.choice_name()}: {columns} -> {task.label}{classes}; chosen by {metric}; rows: {rows}"

@@ -67,7 +67,7 @@ def write_report(
         facts: For the table of facts.
     """
     trials = [read_trial(method, *run) for method, seeds in runs.items() for run in seeds]
-    metric = str(trials[0].metrics.get("metric", task.metric))
+    metric = str(trials[0].metrics.get("metric", task.usual_metric))
     split = "test" if all("test" in trial.metrics for trial in trials) else "dev"
     rows = leaderboard(trials, metric=metric, split=split)
     single = len(trials) == 1

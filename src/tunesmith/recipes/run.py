@@ -1,5 +1,6 @@
 """Run: a tuned model with its task; it predicts, evaluates, saves itself and exports."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -123,7 +124,7 @@ def load_run(folder: str | Path) -> Run:
         CheckpointError: There is none, it is unfinished or damaged, or its base model has changed.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise CheckpointError(f"{folder}: no such folder")
     opened = open_run(folder) if (folder / "tunesmith.json").is_file() else _foreign(folder)
     task = opened.task

@@ -4,6 +4,7 @@
 head. ``metrics.json`` is written last: a run without it is unfinished.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tunesmith.base import choices
 from tunesmith.base.config import Config, build
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import load_tensors, read_json, save_tensors, write_json
-from tunesmith.models._checkpoint import load, save
+from tunesmith.models._checkpoint import head_from_hf, load, save
 from tunesmith.models._keys import foreign_name
 from tunesmith.models.model import Model, ModelConfig
 from tunesmith.recipes.open import RUN_FILE, fingerprint, open_base
@@ -25,6 +26,7 @@ from tunesmith.tuning._peft import Adapter, attach_peft, head_size, read_peft, s
 from tunesmith.tuning.lora import AttachedLoRA
 
 FORMAT = 1
+_CHOICES = ("name", "head", "position", "feedforward", "norm")  # keys whose value can name a choice
 
 
 class RunRecord(Config):
@@ -87,14 +89,15 @@ def open_run(folder: Path) -> Opened:
     record = _read_record(folder)
     if not (folder / "metrics.json").is_file():
         raise CheckpointError(f"{folder}: this run is unfinished: the same command with --resume goes on with it")
-    task = choices.choose("task", record.task)
-    method = choices.choose("method", record.method)
-    assert isinstance(task, TaskConfig)
-    assert isinstance(method, MethodConfig)
+    task, method = _task_and_method(folder, record)
     if method.saves == "model":
         model = load(folder)
         return Opened(model.eval(), None, task, record)
-    if fingerprint(record.base) != record.base_fingerprint:
+    try:
+        now = fingerprint(record.base)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: its base model cannot be read: {error}") from None
+    if now != record.base_fingerprint:
         raise CheckpointError(f"{folder}: its base model {record.base} has changed since: the run no longer fits it")
     base = open_base(record.base, seed=record.base_seed)
     base.tokenizer = load_tokenizer(folder) or base.tokenizer
@@ -131,7 +134,7 @@ def _head_for(model: Model, adapter: Adapter) -> Model:
     fields = {**model.config.foreign, **model.family.to_hf(model.config.encoder)}
     if size is not None:
         fields["id2label"] = {str(i): f"LABEL_{i}" for i in range(size)}
-    head = model.family.heads[name].from_hf(fields)
+    head = head_from_hf(model.family.heads[name], fields, source=model.source)
     if head == model.config.head:
         return model
     return model.with_head(head)
@@ -142,10 +145,37 @@ def _read_record(folder: Path) -> RunRecord:
     tree = read_json(path)
     if tree.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format must be {FORMAT}, got {tree.get('format')!r}: made by another version")
+    outside = _outside_choice(tree)
+    if outside is not None:
+        raise CheckpointError(f"{path}: names {outside!r}, code from outside tunesmith, which is never loaded")
     try:
         return build(RunRecord, tree)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
+
+
+def _outside_choice(tree: object) -> str | None:
+    """The first choice in a record that would import a module of its own choosing; None where there is none."""
+    if not isinstance(tree, Mapping):
+        return None
+    for key, value in tree.items():
+        if key in _CHOICES and isinstance(value, str) and ":" in value:
+            return value
+        found = None if key == "foreign" else _outside_choice(value)  # what transformers keeps there is never built
+        if found is not None:
+            return found
+    return None
+
+
+def _task_and_method(folder: Path, record: RunRecord) -> tuple[TaskConfig, MethodConfig]:
+    try:
+        task = choices.choose("task", record.task)
+        method = choices.choose("method", record.method)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / RUN_FILE}: {error}") from None
+    assert isinstance(task, TaskConfig)
+    assert isinstance(method, MethodConfig)
+    return task, method
 
 
 def _delta_name(name: str, model: Model, head: str | None) -> str:

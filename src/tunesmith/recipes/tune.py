@@ -175,7 +175,7 @@ def _learn(
             loss=targets.loss,
             num_outputs=task.num_outputs,
             per_token=task.problem == "tags",
-            score=lambda logits: _score(task, logits, dev),
+            score=lambda logits: task.score(task.metrics(logits, dev))[1],
             dtype=machine.dtype,
             key=lambda: (_frozen_hash(model), need_tokenizer(model).fingerprint()),
         )
@@ -196,7 +196,7 @@ def _learn(
             model.compute_dtype = machine.dtype
             logits = logits_of(model, dev.examples)
             model.train()
-            return Evaluation(_score(task, logits, dev), None)
+            return Evaluation(task.score(task.metrics(logits, dev))[1], None)
 
         model.train()
         try:
@@ -268,11 +268,6 @@ def _batch_size(settings: TuneSettings, size: int, model: Model) -> int:
     return settings.train.batch_size or good.batch_size
 
 
-def _score(task: TaskConfig, logits: list[Tensor], dev: Labelled) -> float:
-    metrics = task.metrics(logits, dev)
-    return metrics.get(task.metric, metrics.get("accuracy", 0.0))
-
-
 def _finish(
     run: Run,
     parts: Mapping[str, Labelled],
@@ -293,7 +288,7 @@ def _finish(
     seconds = max(progress.seconds, 1e-9)
     metrics = {
         **scores,
-        "metric": run.task.metric if run.task.metric in scores["dev"] else "accuracy",
+        "metric": run.task.score(scores["dev"])[0],
         "examples_per_second": progress.examples / seconds,
         "tokens_per_second": progress.tokens / seconds,
         "train_seconds": progress.seconds,

@@ -1,7 +1,7 @@
 """Kinds of labelled data: one file each. A task knows its columns, how a row becomes targets, its loss and metrics."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -63,16 +63,32 @@ class TaskConfig(Choice, abc.ABC):
     pair: str | None = pydantic.Field(default=None, description="Column of the second text.")
     label: str = pydantic.Field(default="label", description="Column of the label.")
     labels: tuple[str, ...] = pydantic.Field(default=(), description="Names of the classes, in order.")
+    metric: str | None = pydantic.Field(default=None, description="Metric that models are chosen and ranked by.")
 
     problem: ClassVar[Problem]
     """What the model's outputs mean."""
-    metric: ClassVar[str]
-    """The metric that models are chosen by."""
+    usual_metric: ClassVar[str]
+    """The metric that models are chosen by where none is set."""
+    metric_names: ClassVar[tuple[str, ...]]
+    """The metrics that a model can be chosen by."""
 
     @property
     def num_outputs(self) -> int:
         """Outputs of the head."""
         return max(1, len(self.labels))
+
+    def score(self, metrics: Mapping[str, float]) -> tuple[str, float]:
+        """Name and value of the metric that models are chosen by (accuracy, where the usual one is not defined)."""
+        name = self.metric or self.usual_metric
+        name = name if name in metrics else "accuracy"
+        return name, metrics[name]
+
+    @pydantic.field_validator("metric")
+    @classmethod
+    def _metric_is_known(cls, name: str | None) -> str | None:
+        if name is not None and name not in cls.metric_names:
+            raise ValueError(f"must be one of {', '.join(cls.metric_names)}")
+        return name
 
     @abc.abstractmethod
     def learn_labels(self, table: Table) -> "TaskConfig":

@@ -1,6 +1,7 @@
 """Names of classes from whatever a file holds: strings, numbers, truth values."""
 
 import math
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -51,7 +52,7 @@ def learn(table: Table, name: str, values: Iterable[tuple[int, Any]], *, fewest:
     """
     names = in_order(label_name(table, row, name, value) for row, value in values)
     if len(names) < fewest:
-        found = f"only {names[0]!r}" if names else "none"
+        found = f"only {reprlib.repr(names[0])}" if names else "none"
         raise DataError(f"{table.source}: column {name!r} must hold at least {fewest} classes, got {found}")
     if len(names) > MAX_CLASSES or (len(names) > 50 and len(names) > 0.7 * len(table)):
         raise DataError(
@@ -80,5 +81,7 @@ def class_number(table: Table, row: int, name: str, value: Any, known: dict[str,
     label = label_name(table, row, name, value)
     if label not in known:
         some = ", ".join(list(known)[:10]) + (", ..." if len(known) > 10 else "")
-        raise cell_fault(table, row, name, f"holds {label!r}, which the training data does not have: known are {some}")
+        raise cell_fault(
+            table, row, name, f"holds {reprlib.repr(label)}, which the training data does not have: known are {some}"
+        )
     return known[label]

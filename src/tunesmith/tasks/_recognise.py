@@ -7,7 +7,7 @@ import pydantic
 
 from tunesmith.base.choices import config_class
 from tunesmith.base.config import Config, build
-from tunesmith.base.errors import DataError
+from tunesmith.base.errors import DataError, SettingError
 from tunesmith.tasks import TaskConfig
 from tunesmith.text.table import Table
 
@@ -31,6 +31,10 @@ class DataSettings(Config):
     text: str | None = pydantic.Field(default=None, description="Column of the text, or of the words.")
     pair: str | None = pydantic.Field(default=None, description="Column of the second text.")
     label: str | None = pydantic.Field(default=None, description="Column of the label, score or tags.")
+    metric: str | None = pydantic.Field(
+        default=None,
+        description="Metric that models are chosen and ranked by: accuracy, or matthews for two unbalanced classes.",
+    )
     max_tokens: Annotated[int, pydantic.Field(ge=4, le=1_000_000)] = pydantic.Field(
         default=256, description="Longest text in tokens (or the model's own limit, if that is less)."
     )
@@ -47,20 +51,24 @@ def recognise(table: Table, settings: DataSettings) -> TaskConfig:
         SettingError: There is no task of that name.
     """
     columns = set(table.columns)
-    for name in (settings.text, settings.pair, settings.label):
+    for setting in ("text", "pair", "label"):
+        name = getattr(settings, setting)
         if name is not None and name not in columns:
-            raise DataError(f"{table.source}: has no column {name!r}: it has {', '.join(table.columns)}")
+            has = ", ".join(table.columns)
+            raise DataError(f"data.{setting}: {table.source} has no column {name!r}: it has {has}")
     if settings.task == "tagging" or (
         settings.task is None and settings.text is None and {"tokens", "tags"} <= columns
     ):
-        return build_task("tagging", text=settings.text or "tokens", label=settings.label or "tags", pair=None)
+        return build_task(
+            "tagging", text=settings.text or "tokens", label=settings.label or "tags", metric=settings.metric
+        )
     text, pair = settings.text, settings.pair
     if text is None:
         text, pair = _text_columns(table, settings)
     label = settings.label or next((name for name in _LABELS if name in columns and name not in (text, pair)), None)
     if label is None:
         raise _unrecognised(table, "label", "label")
-    return build_task(settings.task or _kind(table, label), text=text, pair=pair, label=label)
+    return build_task(settings.task or _kind(table, label), text=text, pair=pair, label=label, metric=settings.metric)
 
 
 def build_task(name: str, **fields: object) -> TaskConfig:
@@ -69,7 +77,11 @@ def build_task(name: str, **fields: object) -> TaskConfig:
     Raises:
         SettingError: There is no task of that name.
     """
-    task = build(config_class("task", name), {key: value for key, value in fields.items() if value is not None})
+    try:
+        kind = config_class("task", name)
+    except SettingError as error:
+        raise SettingError(f"data.{error}") from None
+    task = build(kind, {key: value for key, value in fields.items() if value is not None})
     assert isinstance(task, TaskConfig)
     return task
 
@@ -95,7 +107,7 @@ def _fractions(values: list[object]) -> bool:
     """Whether all values are numbers and some are not whole."""
     try:
         numbers = [float(value) for value in values if isinstance(value, str | float | int)]
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
     return any(not number.is_integer() for number in numbers if math.isfinite(number))
 

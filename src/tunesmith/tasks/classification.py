@@ -1,5 +1,6 @@
 """One class for a text or a pair of texts."""
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -15,17 +16,25 @@ from tunesmith.text.metrics import classification_metrics
 from tunesmith.text.table import Table
 from tunesmith.text.tokenizer import Encoded
 
+UNBALANCED = 0.65
+"""Share of the larger of two classes from which accuracy says little, and Matthews' correlation is taken instead."""
+
 
 class ClassificationConfig(TaskConfig):
     """Columns and classes."""
 
     problem = "single_label"
-    metric = "accuracy"
+    usual_metric = "accuracy"
+    metric_names = ("accuracy", "macro_f1", "matthews", "f1")
 
     def learn_labels(self, table: Table) -> "ClassificationConfig":
         """The task with the classes of a training table."""
         names = learn(table, self.label, enumerate(column(table, self.label)), fewest=2)
-        return self.model_copy(update={"labels": names})
+        task = self.model_copy(update={"labels": names})
+        counts = Counter(task.targets(table))
+        if self.metric is None and len(names) == 2 and max(counts.values()) > UNBALANCED * len(table):
+            task = task.model_copy(update={"metric": "matthews"})
+        return task
 
     def targets(self, table: Table) -> list[int]:
         """Class number of each row."""

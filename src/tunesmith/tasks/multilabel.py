@@ -21,7 +21,8 @@ class MultilabelConfig(TaskConfig):
     """Columns and classes."""
 
     problem = "multi_label"
-    metric = "micro_f1"
+    usual_metric = "micro_f1"
+    metric_names = ("micro_f1", "macro_f1", "exact_match")
 
     def learn_labels(self, table: Table) -> "MultilabelConfig":
         """The task with the classes of a training table."""

@@ -1,6 +1,7 @@
 """A number for a text or a pair of texts."""
 
 import math
+import reprlib
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ class RegressionConfig(TaskConfig):
     """Columns."""
 
     problem = "regression"
-    metric = "pearson"
+    usual_metric = "pearson"
+    metric_names = ("pearson", "spearman")
 
     def learn_labels(self, table: Table) -> "RegressionConfig":
         """The task itself: there are no classes."""
@@ -79,7 +81,9 @@ class RegressionConfig(TaskConfig):
         try:
             number = float(cell)
         except ValueError:
-            raise cell_fault(table, row, self.label, f"must be a number, got {cell!r}") from None
+            raise cell_fault(table, row, self.label, f"must be a number, got {reprlib.repr(cell)}") from None
+        except OverflowError:  # a whole number of JSON's, too large for floating point
+            number = math.inf
         if not math.isfinite(number):
-            raise cell_fault(table, row, self.label, f"must be a finite number, got {cell!r}")
+            raise cell_fault(table, row, self.label, f"must be a finite number, got {reprlib.repr(cell)}")
         return number

@@ -27,7 +27,8 @@ class TaggingConfig(TaskConfig):
     label: str = pydantic.Field(default="tags", description="Column of the tags.")
 
     problem = "tags"
-    metric = "entity_f1"
+    usual_metric = "entity_f1"
+    metric_names = ("entity_f1", "accuracy")
 
     def learn_labels(self, table: Table) -> "TaggingConfig":
         """The task with the tags of a training table."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from tunesmith.base.layout import Layout, make_layout
+from tunesmith.base.layout import Layout, make_layout, spare_rows
 from tunesmith.base.random import numpy_stream
 from tunesmith.base.shapes import Int, Tensor
 from tunesmith.text.tokenizer import Encoded
@@ -45,7 +45,7 @@ class Packed:
 
     Attributes:
         indices: Which examples, in packed order (by length).
-        token_ids: Their tokens.
+        token_ids: Their tokens, and spare rows of token 0 behind them.
         layout: Where they lie.
     """
 
@@ -62,9 +62,11 @@ def pack(examples: Examples, indices: Sequence[int], *, device: torch.device | s
     """Pack examples, shortest first."""
     order = sorted(indices, key=lambda i: (examples.lengths[i], i))
     rows = examples.rows(order)
+    spare = spare_rows(len(rows))
     segments = torch.from_numpy(examples.segments[rows].astype(np.int64))
-    layout = make_layout([int(examples.lengths[i]) for i in order], device=device, segments=segments)
-    return Packed(tuple(order), torch.from_numpy(examples.ids[rows]).to(device), layout)
+    layout = make_layout([int(examples.lengths[i]) for i in order], device=device, segments=segments, spare=spare)
+    token_ids = torch.from_numpy(np.pad(examples.ids[rows], (0, spare))).to(device)
+    return Packed(tuple(order), token_ids, layout)
 
 
 def cut_by_tokens(indices: Sequence[int], lengths: Int[np.ndarray, "B"], *, max_tokens: int) -> list[list[int]]:

@@ -131,7 +131,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             raise CheckpointError(f"{folder / 'tokenizer.json'}: damaged: {reason}") from None
     try:
         if "vocab.txt" in files:
-            return Tokenizer(_word_piece(files["vocab.txt"], settings), files)
+            return Tokenizer(_word_piece(folder / "vocab.txt", files["vocab.txt"], settings), files)
         if "vocab.json" in files and "merges.txt" in files:
             return Tokenizer(_byte_level(folder), files)
     except CheckpointError:
@@ -153,21 +153,25 @@ def save_vocabulary(words: Sequence[str], folder: Path) -> None:
 
 
 def _settings(folder: Path, files: dict[str, bytes]) -> dict[str, object]:
+    path = folder / "tokenizer_config.json"
     try:
-        return json.loads(files.get("tokenizer_config.json", b"{}"))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / 'tokenizer_config.json'}: not a JSON file: {error}") from None
+        settings = json.loads(files.get(path.name, b"{}"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a JSON file: {error}") from None
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path}: must hold a JSON object, got {type(settings).__name__}")
+    return settings
 
 
-def _word_piece(vocabulary: bytes, settings: dict[str, object]) -> Backend:
+def _word_piece(path: Path, vocabulary: bytes, settings: dict[str, object]) -> Backend:
     try:
         words = vocabulary.decode("utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError:
-        raise CheckpointError("vocab.txt: not UTF-8 text") from None
+        raise CheckpointError(f"{path}: not UTF-8 text") from None
     ids = {word.rstrip("\r"): i for i, word in enumerate(words)}
     for token in ("[UNK]", "[CLS]", "[SEP]"):
         if token not in ids:
-            raise CheckpointError(f"vocab.txt: holds no {token}: is it the vocabulary of a WordPiece tokenizer?")
+            raise CheckpointError(f"{path}: holds no {token}: is it the vocabulary of a WordPiece tokenizer?")
     lower = bool(settings.get("do_lower_case", True))
     return BertWordPieceTokenizer(  # pyright: ignore[reportReturnType] (its inner tokenizer is the library's own class)
         vocab=ids,
@@ -183,7 +187,7 @@ def _byte_level(folder: Path) -> Backend:
     begin, end = ((token, backend.token_to_id(token)) for token in ("<s>", "</s>"))
     if begin[1] is not None and end[1] is not None:
         backend.add_special_tokens([t for t in ("<s>", "<pad>", "</s>", "<unk>", "<mask>") if backend.token_to_id(t)])
-        backend.post_processor = tokenizers.processors.RobertaProcessing(sep=end, cls=begin)
+        backend.post_processor = tokenizers.processors.RobertaProcessing(end, begin)  # keywords differ between versions
     return backend
 
 

@@ -153,7 +153,7 @@ def _step(
         loss.backward()
         total += loss.item()
         progress.examples += len(batch.indices)
-        progress.tokens += len(batch.token_ids)
+        progress.tokens += batch.layout.num_tokens
     if not math.isfinite(total):
         raise TrainingError(
             f"train: the loss became {total} at step {progress.step + 1}: lower train.learning_rate "

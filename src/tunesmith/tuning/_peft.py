@@ -4,6 +4,7 @@
 versions stop at a key they do not know.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -11,16 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import load_tensors, read_json, save_tensors, write_json
 from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family
 from tunesmith.models._keys import foreign_name, normalise, our_name, with_prefix
 from tunesmith.models.model import Model
+from tunesmith.nn.linear import Linear
 from tunesmith.surgery.sites import linear_sites
 from tunesmith.tuning.lora import AttachedLoRA, LoRALinear
 
 _PREFIX = "base_model.model."
+_COPY = ".original_module."  # the base model's own head, which bias="all" saves beside the trained one
 _TASK_TYPES = {"classify": "SEQ_CLS", "tag": "TOKEN_CLS"}
 
 
@@ -100,17 +105,27 @@ def read_peft(folder: Path) -> Adapter:
             raise CheckpointError(
                 f"{path} {key}: this variant of LoRA is not supported: merge the adapter with PEFT first"
             )
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start not in ("gaussian", "eva"):
+        raise CheckpointError(
+            f"{path} init_lora_weights: {start!r} changes the base model as well: merge the adapter with PEFT first"
+        )
     if not isinstance(config.get("base_model_name_or_path"), str):
         raise CheckpointError(f"{path} base_model_name_or_path: must name the base model")
-    if not isinstance(config.get("r", 8), int) or not isinstance(config.get("lora_alpha", 8), int | float):
-        raise CheckpointError(f"{path}: r and lora_alpha must be numbers")
+    for key, most in (("lora_alpha", math.inf), ("lora_dropout", 1.0)):
+        value = config.get(key, 0)
+        if not isinstance(value, int | float) or not 0 <= value < most:
+            raise CheckpointError(f"{path} {key}: must be a number of at least 0 and below {most:g}, got {value!r}")
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict) or not all(_is_pattern(key, value) for key, value in patterns.items()):
+        raise CheckpointError(f"{path} alpha_pattern: must be a table from patterns to numbers, got {patterns!r}")
     file = folder / "adapter_model.safetensors"
     if not file.exists() and (folder / "adapter_model.bin").exists():
         raise CheckpointError(
             f"{folder / 'adapter_model.bin'}: weights only as a pickle, which is never loaded: "
             "save the adapter again with a PEFT that writes safetensors"
         )
-    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_tensors(file).items()}
+    tensors = {_plain_name(name): tensor for name, tensor in load_tensors(file).items() if _COPY not in name}
     return Adapter(config["base_model_name_or_path"], config.get("task_type"), config, tensors)
 
 
@@ -118,13 +133,16 @@ def attach_peft(model: Model, adapter: Adapter, *, source: str) -> AttachedLoRA:
     """Put a PEFT adapter on its base model (with the head it needs already on it).
 
     Raises:
-        CheckpointError: A tensor of the adapter has no place in the model; nothing is left out in silence.
+        CheckpointError: A tensor of the adapter has no place in the model, or it lacks one that the base model has
+            not either; nothing is left out in silence.
     """
     head = model.config.head.choice_name() if model.config.head else None
     own = dict(model.named_parameters())
     pairs: dict[str, dict[str, Tensor]] = {}
     plain: dict[str, Tensor] = {}
     for foreign, tensor in normalise(adapter.tensors, model.family).items():
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{source}: the adapter's {foreign.replace('@', '')} holds NaN, or no numbers at all")
         match = re.fullmatch(r"(.*)\.(lora_A|lora_B)\.weight", foreign)
         name = our_name((match[1] if match else foreign).replace(".base_layer", ""), model.family, head)
         if name is not None and match and name + ".weight" in own:
@@ -133,7 +151,11 @@ def attach_peft(model: Model, adapter: Adapter, *, source: str) -> AttachedLoRA:
             plain[name] = tensor
         else:
             raise CheckpointError(f"{source}: the adapter's {foreign.replace('@', '')} has no place in {model.source}")
-    sites = linear_sites(model)
+    for name in model.fresh:
+        if name not in plain:
+            foreign = foreign_name(name, model.family, head).replace("@", "")
+            raise CheckpointError(f"{source}: neither the adapter nor {model.source} holds {foreign}, which the task needs")
+    sites = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
     modules: dict[str, LoRALinear] = {}
     for site, pair in pairs.items():
         a, b = pair.get("lora_A"), pair.get("lora_B")
@@ -143,7 +165,8 @@ def attach_peft(model: Model, adapter: Adapter, *, source: str) -> AttachedLoRA:
             or a is None
             or b is None
             or a.shape[1:] != base.weight.shape[1:]
-            or b.shape[0] != len(base.weight)
+            or b.shape != (len(base.weight), len(a))
+            or not len(a)
         ):
             raise CheckpointError(f"{source}: lora_A and lora_B of {site} do not fit together or to the model")
         scale = _scale(
@@ -151,8 +174,9 @@ def attach_peft(model: Model, adapter: Adapter, *, source: str) -> AttachedLoRA:
         )
         dropout = float(adapter.config.get("lora_dropout", 0.0))
         modules[site] = LoRALinear(base, rank=len(a), scale=scale, dropout=dropout)
-    attached = AttachedLoRA.place(model, modules)
-    attached.load(plain | {f"{site}.{part}": tensor for site, pair in pairs.items() for part, tensor in pair.items()})
+    placed = {_placed(name, modules): tensor for name, tensor in plain.items()}
+    attached = AttachedLoRA.place(model, modules, also=placed.keys())
+    attached.load(placed | {f"{site}.{part}": tensor for site, pair in pairs.items() for part, tensor in pair.items()})
     return attached
 
 
@@ -163,12 +187,31 @@ def head_size(adapter: Adapter, family: Family, head: str) -> int | None:
     return None if tensor is None else len(tensor)
 
 
+def _plain_name(name: str) -> str:
+    """Without PEFT's wrappers; bias="all" names trained heads by theirs a second time."""
+    return re.sub(r"\.modules_to_save(\.default)?(?=\.)", "", name.removeprefix(_PREFIX))
+
+
+def _placed(name: str, modules: Mapping[str, LoRALinear]) -> str:
+    """A parameter's name once the modules are in place: that of an adapted map is one level down."""
+    site, _, part = name.rpartition(".")
+    return f"{site}.base.{part}" if site in modules else name
+
+
 def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
     alpha = next(
         (value for key, value in (config.get("alpha_pattern") or {}).items() if re.fullmatch(rf"(.*\.)?({key})", name)),
         config.get("lora_alpha", 8),
     )
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def _is_pattern(key: str, value: object) -> bool:
+    try:
+        re.compile(key)
+    except re.error:
+        return False
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _target_names(model: Model, modules: Mapping[str, LoRALinear], head: str | None) -> list[str]:

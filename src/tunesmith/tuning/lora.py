@@ -4,7 +4,7 @@ Paper: LoRA (arXiv:2106.09685), section 4.1; rsLoRA (arXiv:2312.03732) for s = a
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Annotated, Literal
 
 import pydantic
@@ -88,18 +88,20 @@ class LoRAConfig(MethodConfig):
 class AttachedLoRA(Attached):
     """LoRA on a model."""
 
-    def __init__(self, model: Model, sites: list[str]):
+    def __init__(self, model: Model, sites: list[str], *, also: Set[str] = frozenset()):
         names = {f"{site}.{part}" for site in sites for part in ("lora_A", "lora_B")}
         heads = {name for name, _ in model.named_parameters() if name.startswith("head.")}
-        super().__init__(model, names | heads)
+        super().__init__(model, names | heads | also)
         self.sites = sites
 
     @classmethod
-    def place(cls, model: Model, modules: Mapping[str, "LoRALinear"]) -> "AttachedLoRA":
-        """Put the modules at their sites."""
+    def place(
+        cls, model: Model, modules: Mapping[str, "LoRALinear"], *, also: Set[str] = frozenset()
+    ) -> "AttachedLoRA":
+        """Put the modules at their sites; ``also`` names other parameters that train, as they are called then."""
         for site, module in modules.items():
             replace(model, site, module)
-        return cls(model, list(modules))
+        return cls(model, list(modules), also=also)
 
     def modules(self) -> dict[str, "LoRALinear"]:
         """The injected modules by site."""

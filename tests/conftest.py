@@ -1,0 +1,125 @@
+"""Tiny checkpoints and data that several tests share; nothing is downloaded, nothing of the user's is touched."""
+
+import csv
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+GOOD = ("fine", "bright", "warm", "lovely", "kind", "clever")
+BAD = ("dull", "cold", "slow", "noisy", "weak", "bitter")
+PLAIN = ("the", "film", "a", "was", "and", "story", "of", "it", "plot", "song")
+TAGS = ("O", "B-good", "B-bad")
+FAMILIES = ("bert", "roberta", "electra")
+TASKS = ("classification", "pair", "multilabel", "regression", "tagging")
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+@dataclass(frozen=True)
+class TinyData:
+    """A labelled file and texts to predict, as the task has them."""
+
+    file: Path
+    texts: list
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_our_own(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNESMITH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> dict[str, Path]:
+    """A tiny random checkpoint with its tokenizer for each family, as pretraining would leave it."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {family: make_checkpoint(family, root / family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> dict[str, TinyData]:
+    """A small file for each kind of task."""
+    root = tmp_path_factory.mktemp("data")
+    return {task: make_data(task, root) for task in TASKS}
+
+
+def make_checkpoint(family: str, folder: Path) -> Path:
+    """Write a tiny random checkpoint: of BERT with its pooler, of RoBERTa and ELECTRA with a head we may not know."""
+    import transformers
+
+    folder.mkdir()
+    size = _bpe(folder) if family == "roberta" else _word_piece(folder)
+    shared = {**SIZES, "vocab_size": size, "max_position_embeddings": 66}
+    torch.manual_seed(0)
+    if family == "bert":
+        model = transformers.BertModel(transformers.BertConfig(**shared))
+    elif family == "roberta":
+        config = transformers.RobertaConfig(**shared, type_vocab_size=1, layer_norm_eps=1e-5)
+        model = transformers.RobertaForMaskedLM(config)
+    else:
+        model = transformers.ElectraForPreTraining(transformers.ElectraConfig(**shared, embedding_size=16))
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms too: nothing may hide behind a zero or a one
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_data(task: str, root: Path, *, rows: int = 40) -> TinyData:
+    """Write a labelled file, and give ten texts beside it."""
+    draw = random.Random(task)
+    made = [_row(task, draw) for _ in range(rows)]
+    if task in ("multilabel", "tagging"):
+        file = root / f"{task}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+    else:
+        file = root / f"{task}.csv"
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, made[0])
+            writer.writeheader()
+            writer.writerows(made)
+    fresh = [_row(task, draw) for _ in range(10)]
+    texts = [
+        row["tokens"] if task == "tagging" else (row["text_a"], row["text_b"]) if task == "pair" else row["text"]
+        for row in fresh
+    ]
+    return TinyData(file, texts)
+
+
+def _row(task: str, draw: random.Random) -> dict:
+    label = draw.randrange(2)
+    words = [draw.choice(PLAIN) for _ in range(draw.randint(2, 12))]
+    words.insert(draw.randint(0, len(words)), draw.choice((BAD, GOOD)[label]))
+    text = " ".join(words)
+    if task == "tagging":
+        return {"tokens": words, "tags": [TAGS[1 if word in GOOD else 2 if word in BAD else 0] for word in words]}
+    if task == "pair":
+        return {"text_a": text, "text_b": draw.choice((BAD, GOOD)[label]), "label": ("no", "yes")[label]}
+    if task == "multilabel":
+        return {"text": text, "labels": [("bad", "good")[label]] + (["long"] if len(words) > 8 else [])}
+    if task == "regression":
+        return {"text": text, "score": round(label + draw.random(), 3)}
+    return {"text": text, "label": ("bad", "good")[label]}
+
+
+def _word_piece(folder: Path) -> int:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, *PLAIN[:6], *GOOD[:4], *BAD[:4], *letters[1:], *("##" + letter for letter in letters)]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return len(words)
+
+
+def _bpe(folder: Path) -> int:
+    from tokenizers.implementations import ByteLevelBPETokenizer
+
+    tokenizer = ByteLevelBPETokenizer()
+    texts = [" ".join(PLAIN + GOOD + BAD)] * 4
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(texts, vocab_size=300, special_tokens=special, show_progress=False)
+    tokenizer.save_model(str(folder))
+    return tokenizer.get_vocab_size()

@@ -1,0 +1,88 @@
+"""Every tensor that a method changes is saved, and a run comes back with the same bits, in any process.
+
+This file is also the program of the fresh process: ``python test_nothing_lost.py LIST OUT``.
+"""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import tunesmith as ts
+from tunesmith.base.choices import names
+from tunesmith.text.batching import Examples
+from tunesmith.text.table import Table
+from tunesmith.train.evaluate import logits_of
+
+FAMILIES = ("bert", "roberta", "electra")
+TASKS = ("classification", "pair", "multilabel", "regression", "tagging")
+SETTINGS = {"train.max_steps": 3, "train.evaluations": 1, "train.batch_size": 8, "train.seed": 5}
+
+
+def logits(run, texts):
+    """The logits of all texts in one tensor."""
+    columns = run._columns([tuple(text) if run.task.pair else text for text in texts])
+    table = Table(columns=columns, source="texts", lines=list(range(len(texts))))
+    encoded = run.model.tokenizer.encode(*run.task.texts_of(table), max_tokens=run.max_tokens)
+    return torch.cat([row.flatten() for row in logits_of(run.model, Examples(encoded))])
+
+
+def bits(tensor):
+    return tuple(tensor.shape), tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def lost(model, base, folder):
+    """Names of the tuned model's tensors that are neither the base model's nor in the folder."""
+    were = dict(base.named_parameters())
+    saved = Counter(bits(tensor) for file in folder.glob("*.safetensors") for tensor in ts_load(file).values())
+    found = []
+    for name, parameter in model.named_parameters():
+        old = were.get(name.replace(".base.", "."))
+        if old is not None and torch.equal(old, parameter):
+            continue
+        if not saved[bits(parameter)]:
+            found.append(name)
+        saved[bits(parameter)] -= 1
+    return found
+
+
+def ts_load(file):
+    return safetensors.torch.load_file(file)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_task_and_family(family, checkpoints, tiny_data, tmp_path):
+    base = ts.load(checkpoints[family])
+    wanted, faults = {}, []
+    for task in TASKS:
+        for method in names("method"):
+            precision = "bf16" if (family, task) == ("bert", "pair") else "fp32"
+            settings = {**SETTINGS, "train.precision": precision}
+            folder = tmp_path / f"{task}-{method}"
+            run = ts.tune(checkpoints[family], tiny_data[task].file, method=method, out=folder, settings=settings)
+            assert method == "full" or len(list(folder.glob("*.safetensors"))) == 1
+            faults += [f"{folder.name}: {name} is not saved" for name in lost(run.model, base, folder)]
+            wanted[folder.name] = logits(run, tiny_data[task].texts)
+            assert wanted[folder.name].std() > 0
+            if not torch.equal(logits(ts.load_run(folder), tiny_data[task].texts), wanted[folder.name]):
+                faults.append(f"{folder.name}: other logits after loading")
+    assert not faults
+
+    todo = [[str(tmp_path / name), tiny_data[name.partition("-")[0]].texts] for name in wanted]
+    (tmp_path / "list.json").write_text(json.dumps(todo), encoding="utf-8")
+    subprocess.run([sys.executable, __file__, tmp_path / "list.json", tmp_path / "out.safetensors"], check=True)
+    got = ts_load(tmp_path / "out.safetensors")
+    assert got.keys() == wanted.keys()
+    assert [name for name in wanted if bits(got[name]) != bits(wanted[name])] == []
+
+
+if __name__ == "__main__":
+    torch.manual_seed(999)
+    runs = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    results = {Path(folder).name: logits(ts.load_run(folder), texts) for folder, texts in runs}
+    safetensors.torch.save_file(results, sys.argv[2])
