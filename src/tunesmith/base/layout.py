@@ -31,6 +31,7 @@ class Group:
         size: Number of documents, G, rounded up: the last ones may be empty.
         length: Tokens of the longest one, T, rounded up.
         slots: Place of each packed row in the padded (G * T) rows; None where nothing is padded.
+        rows: Packed row, counted from ``start``, that each padded row reads: padding repeats its document's last token.
         hidden: True where a padded key stands; None where nothing is padded.
     """
 
@@ -39,6 +40,7 @@ class Group:
     size: int
     length: int
     slots: Int[Tensor, "N"] | None
+    rows: Int[Tensor, "GT"] | None
     hidden: Bool[Tensor, "G T"] | None
 
 
@@ -112,12 +114,17 @@ def _group(lengths: Sequence[int], device: torch.device | str) -> list[Group]:
         length, size = _round_up(max(part), LENGTH_STEP), _round_up(len(part), SIZE_STEP)
         stop = start + sum(part)
         if min(part) == length and len(part) == size:
-            groups.append(Group(start, stop, size, length, None, None))
+            groups.append(Group(start, stop, size, length, None, None, None))
         else:
             counts = torch.tensor([*part, *[0] * (size - len(part))])
             real = torch.arange(length) < counts[:, None]  # (G, T)
             slots = real.flatten().nonzero()[:, 0]
-            groups.append(Group(start, stop, size, length, slots.to(device), (~real).to(device)))
+            # padding reads its own document, so that not even a NaN crosses from one document to another
+            inside = torch.arange(length).minimum((counts[:, None] - 1).clamp_min(0))
+            rows = (counts.cumsum(0) - counts).clamp_max(stop - start - 1)[:, None] + inside
+            groups.append(
+                Group(start, stop, size, length, slots.to(device), rows.flatten().to(device), (~real).to(device))
+            )
         start, first = stop, last
     return groups
 

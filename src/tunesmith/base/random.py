@@ -1,6 +1,8 @@
 """Random streams keyed by what they are for, never by the order of calls: a resumed run draws the same numbers."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -22,3 +24,11 @@ def torch_stream(*parts: int | str, device: torch.device | str = "cpu") -> torch
     generator = torch.Generator(device=device)
     generator.manual_seed(key(*parts) >> 1)  # torch takes at most 63 bits
     return generator
+
+
+@contextlib.contextmanager
+def global_stream(*parts: int | str, device: torch.device) -> Iterator[None]:
+    """Key torch's own stream as well, for modules that cannot be given one; what it was before comes back."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(key(*parts) >> 1)
+        yield

@@ -12,7 +12,7 @@ import torch
 
 from tunesmith.base.layout import Group, Layout
 from tunesmith.base.shapes import Float, Tensor
-from tunesmith.nn.dropout import Dropped, draw
+from tunesmith.nn.dropout import draw
 
 
 def attend(
@@ -41,14 +41,18 @@ def attend(
 
 @dataclass(frozen=True)
 class _Kept:
-    """What the backward pass of one group needs; tensors are (G * H, T, ...)."""
+    """What the backward pass of one group needs; tensors are (G * H, T, ...).
+
+    ``used`` are the weights after dropout, not yet scaled by ``gain``.
+    """
 
     query: Tensor
     key: Tensor
     value: Tensor
     weights: Tensor
+    used: Tensor
+    gain: float
     output: Tensor
-    dropped: Dropped | None
 
 
 class _Attend(torch.autograd.Function):
@@ -60,20 +64,18 @@ class _Attend(torch.autograd.Function):
             q = _spread(query, group, num_heads).mul_(scale)
             k = _spread(key, group, num_heads)
             v = _spread(value, group, num_heads)
-            scores = torch.bmm(q, k.transpose(1, 2))
-            if group.hidden is not None:
-                square = scores.view(group.size, num_heads, group.length, group.length)
-                # the least number, not -inf: rows of empty documents must not become NaN
-                square.masked_fill_(group.hidden[:, None, None, :], torch.finfo(scores.dtype).min)
+            if group.hidden is None:
+                scores = torch.bmm(q, k.transpose(1, 2))
+            else:
+                scores = torch.baddbmm(_hiding(group.hidden, q.dtype, num_heads), q, k.transpose(1, 2))
             # in fp32 and back: exact sums, and twice as fast as bf16 where T is no multiple of 32
             weights = torch.softmax(scores, -1, dtype=_wide(scores.dtype)).to(scores.dtype)
             dropped = draw(weights.shape, dropout, layout.noise)
-            if dropped is None:
-                result = torch.bmm(weights, v)
-            else:
-                result = torch.bmm(weights.masked_fill(dropped.mask, 0), v).mul_(dropped.scale)
+            used = weights if dropped is None else weights.masked_fill(dropped.mask, 0)
+            gain = 1.0 if dropped is None else dropped.scale
+            result = torch.bmm(used, v).mul_(gain)
             output[group.start : group.stop] = _gather(result, group, num_heads)
-            kept.append(_Kept(q, k, v, weights, result, dropped))
+            kept.append(_Kept(q, k, v, weights, used, gain, result))
         output[layout.num_tokens :].zero_()
         ctx.kept, ctx.layout, ctx.num_heads, ctx.scale = kept, layout, num_heads, scale
         return output
@@ -81,47 +83,47 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads):  # noqa: D102
         grad = grads[0].contiguous()
-        need_query, need_key, need_value = ctx.needs_input_grad[:3]
-        grad_query = torch.empty_like(grad) if need_query else None
-        grad_key = torch.empty_like(grad) if need_key else None
-        grad_value = torch.empty_like(grad) if need_value else None
+        found = [torch.empty_like(grad) if needed else None for needed in ctx.needs_input_grad[:3]]
+        grad_query, grad_key, grad_value = found
         for group, kept in zip(ctx.layout.groups, ctx.kept, strict=True):
             rows = slice(group.start, group.stop)
-            grad_output = _spread(grad, group, ctx.num_heads)
-            weights = kept.weights
+            grad_output = _spread(grad, group, ctx.num_heads, zeros=True)
             # sum_j P_ij dP_ij = dO_i . O_i, with dropout too: no (T, T) reduction is needed
             inner = (grad_output * kept.output).sum(-1, keepdim=True)
-            if kept.dropped is not None:
-                grad_output = grad_output.mul_(kept.dropped.scale)
+            grad_output.mul_(kept.gain)
             if grad_value is not None:
-                used = weights if kept.dropped is None else weights.masked_fill(kept.dropped.mask, 0)
-                grad_value[rows] = _gather(torch.bmm(used.transpose(1, 2), grad_output), group, ctx.num_heads)
+                grad_value[rows] = _gather(torch.bmm(kept.used.transpose(1, 2), grad_output), group, ctx.num_heads)
             if grad_query is None and grad_key is None:
                 continue
-            grad_scores = torch.bmm(grad_output, kept.value.transpose(1, 2))
-            if kept.dropped is not None:
-                grad_scores.masked_fill_(kept.dropped.mask, 0)
-            grad_scores.sub_(inner).mul_(weights)
+            grad_scores = torch.bmm(grad_output, kept.value.transpose(1, 2)).mul_(kept.used)
+            grad_scores.addcmul_(kept.weights, inner, value=-1)
             if grad_query is not None:
                 grad_query[rows] = _gather(torch.bmm(grad_scores, kept.key).mul_(ctx.scale), group, ctx.num_heads)
             if grad_key is not None:
                 grad_key[rows] = _gather(torch.bmm(grad_scores.transpose(1, 2), kept.query), group, ctx.num_heads)
-        for found in (grad_query, grad_key, grad_value):
-            if found is not None:
-                found[ctx.layout.num_tokens :].zero_()
-        return grad_query, grad_key, grad_value, None, None, None, None
+        for tensor in found:
+            if tensor is not None:
+                tensor[ctx.layout.num_tokens :].zero_()
+        return (*found, None, None, None, None)
+
+
+def _hiding(hidden: Tensor, dtype: torch.dtype, num_heads: int) -> Tensor:
+    """What is added to the scores of padded keys, (G * H, 1, T): not -inf, or rows of empty documents became NaN."""
+    return (hidden.to(dtype) * -1e30).repeat_interleave(num_heads, 0)[:, None]
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _spread(x: Tensor, group: Group, num_heads: int) -> Tensor:
-    """Packed rows of a group as (G * H, T, K), padded with zeros; always a fresh tensor."""
+def _spread(x: Tensor, group: Group, num_heads: int, *, zeros: bool = False) -> Tensor:
+    """Packed rows of a group as (G * H, T, K), always a fresh tensor; padding is zero or repeats the last token."""
     rows = x[group.start : group.stop]
-    if group.slots is not None:
-        padded = x.new_zeros(group.size * group.length, x.shape[1])
-        rows = padded.index_copy_(0, group.slots, rows)
+    if group.slots is not None and group.rows is not None:
+        if zeros:
+            rows = x.new_zeros(group.size * group.length, x.shape[1]).index_copy_(0, group.slots, rows)
+        else:
+            rows = rows.index_select(0, group.rows)
     heads = rows.view(group.size, group.length, num_heads, -1).transpose(1, 2)
     return heads.clone(memory_format=torch.contiguous_format).view(group.size * num_heads, group.length, -1)
 

@@ -144,4 +144,6 @@ def load_run(folder: str | Path) -> Run:
 def _foreign(folder: Path) -> Opened:
     if (folder / "adapter_config.json").is_file():
         return open_adapter(folder)
-    raise CheckpointError(f"{folder}: not a finished run: it has no tunesmith.json")
+    if (folder / "run.toml").is_file():
+        raise CheckpointError(f"{folder}: this run is unfinished: the same command with --resume goes on with it")
+    raise CheckpointError(f"{folder}: not a run: it has no tunesmith.json")

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from tunesmith.base.errors import UserError
-from tunesmith.base.random import torch_stream
+from tunesmith.base.random import global_stream, torch_stream
 from tunesmith.base.shapes import Tensor
 from tunesmith.text.batching import Packed
 from tunesmith.train.checkpoint import Checkpoints, Progress
@@ -149,8 +149,9 @@ def _step(
     total = 0.0
     for number, batch in enumerate(batches):
         noise = torch_stream("dropout", plan.seed, progress.step, number, device=device)
-        loss = work.loss(batch.with_noise(noise)) / targets
-        loss.backward()
+        with global_stream("method", plan.seed, progress.step, number, device=device):
+            loss = work.loss(batch.with_noise(noise)) / targets
+            loss.backward()
         total += loss.item()
         progress.examples += len(batch.indices)
         progress.tokens += batch.layout.num_tokens

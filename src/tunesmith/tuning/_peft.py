@@ -154,7 +154,9 @@ def attach_peft(model: Model, adapter: Adapter, *, source: str) -> AttachedLoRA:
     for name in model.fresh:
         if name not in plain:
             foreign = foreign_name(name, model.family, head).replace("@", "")
-            raise CheckpointError(f"{source}: neither the adapter nor {model.source} holds {foreign}, which the task needs")
+            raise CheckpointError(
+                f"{source}: neither the adapter nor {model.source} holds {foreign}, which the task needs"
+            )
     sites = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
     modules: dict[str, LoRALinear] = {}
     for site, pair in pairs.items():
