@@ -14,10 +14,10 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-import peers
 import torch
-import tune_quality_peers
 
+import peers
+import tune_quality_peers
 import tunesmith
 
 RESULTS = Path(__file__).parent / "results"

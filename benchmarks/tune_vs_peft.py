@@ -16,8 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import peers
 import torch
+
+import peers
 
 SIDES = ("ours_lora", "peft_best", "ours_full", "peft_documented")
 STEPS = {"ours_lora": 100, "peft_best": 60, "ours_full": 50, "peft_documented": 30}
@@ -115,7 +116,8 @@ def main() -> None:
             "lora_vs_best": speed["ours_lora"] / speed["peft_best"],
             "lora_step_vs_full_step": speed["ours_full"] / speed["ours_lora"],
             "memory_vs_best": medians["ours_lora"]["peak_rss_bytes"] / medians["peft_best"]["peak_rss_bytes"],
-            "memory_vs_documented": medians["ours_lora"]["peak_rss_bytes"] / medians["peft_documented"]["peak_rss_bytes"],
+            "memory_vs_documented": medians["ours_lora"]["peak_rss_bytes"]
+            / medians["peft_documented"]["peak_rss_bytes"],
         }
     line = json.dumps(result)
     print(line)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith import tuning as tuning
-    from tunesmith.models._checkpoint import save as save
     from tunesmith.models.model import Model as Model
     from tunesmith.recipes.compare import compare as compare
     from tunesmith.recipes.evaluate import evaluate as evaluate
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from tunesmith.recipes.predict import predict as predict
     from tunesmith.recipes.run import Run as Run
     from tunesmith.recipes.run import load_run as load_run
+    from tunesmith.recipes.save import save as save
     from tunesmith.recipes.tune import tune as tune
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _HOMES = {
     "load": "recipes.load:load",
     "load_run": "recipes.run:load_run",
     "predict": "recipes.predict:predict",
-    "save": "models._checkpoint:save",
+    "save": "recipes.save:save",
     "tune": "recipes.tune:tune",
     "tuning": "tuning:",
 }

@@ -29,7 +29,10 @@ CONFIGS = {
     "no layers": ({"num_hidden_layers": 0}, "config.json num_hidden_layers: must be a whole number of at least 1"),
     "heads do not divide": ({"num_attention_heads": 5}, "num_attention_heads: must divide hidden_size 32, got 5"),
     "vocabulary beyond all bounds": ({"vocab_size": 10**12}, "config.json vocab_size: "),
-    "larger than any memory": ({"vocab_size": 10**7, "hidden_size": 10**7, "num_attention_heads": 1}, "config.json: no"),
+    "larger than any memory": (
+        {"vocab_size": 10**7, "hidden_size": 10**7, "num_attention_heads": 1},
+        "config.json: no",
+    ),
     "unknown activation": ({"hidden_act": "mish"}, "config.json hidden_act: must be one of gelu"),
     "activation a list": ({"hidden_act": ["gelu"]}, "config.json hidden_act: must be one of gelu"),
     "relative positions": ({"position_embedding_type": "relative_key"}, "position_embedding_type: only absolute"),
@@ -155,7 +158,10 @@ SHARDS = {
     "no map": ({}, "holds no weight_map"),
     "map to numbers": ({"weight_map": {BIAS: 1}}, "holds no weight_map from tensors to files"),
     "shard that is missing": ({"weight_map": {BIAS: "model-00002-of-00002.safetensors"}}, "no such file"),
-    "tensor that the shard lacks": ({"weight_map": {"x": "part.safetensors"}}, "names x, but part.safetensors does not"),
+    "tensor that the shard lacks": (
+        {"weight_map": {"x": "part.safetensors"}},
+        "names x, but part.safetensors does not",
+    ),
     "path outside": ({"weight_map": {BIAS: "../other/part.safetensors"}}, "is not the name of a safetensors file"),
     "absolute path": ({"weight_map": {BIAS: "/etc/part.safetensors"}}, "is not the name of a safetensors file"),
     "pickle": ({"weight_map": {BIAS: "part.bin"}}, "is not the name of a safetensors file"),

@@ -57,10 +57,25 @@ FILES = {
     "tagging without tags": ("d.csv", GOOD, ["data.task=tagging"], "d.csv: has no column 'tokens'"),
     # cells
     "missing text": ("d.csv", GOOD + ",yes\n", [], "d.csv line 14: column 'text' is empty"),
-    "text a number": ("d.jsonl", with_row({"text": 3, "label": 1}), [], "d.jsonl line 13: column 'text' must be a text"),
-    "second text missing": ("d.jsonl", lines(*[{"text_a": "a", "text_b": "b", **r} for r in ROWS], ROWS[0]), [], "'text_"),
+    "text a number": (
+        "d.jsonl",
+        with_row({"text": 3, "label": 1}),
+        [],
+        "d.jsonl line 13: column 'text' must be a text",
+    ),
+    "second text missing": (
+        "d.jsonl",
+        lines(*[{"text_a": "a", "text_b": "b", **r} for r in ROWS], ROWS[0]),
+        [],
+        "'text_",
+    ),
     "empty label": ("d.csv", GOOD + "a film,\n", [], "d.csv line 14: column 'label' is empty"),
-    "label a dictionary": ("d.jsonl", with_row({"text": "a", "label": {"x": 1}}), [], "line 13: column 'label' must be"),
+    "label a dictionary": (
+        "d.jsonl",
+        with_row({"text": "a", "label": {"x": 1}}),
+        [],
+        "line 13: column 'label' must be",
+    ),
     "one class": ("d.csv", GOOD.replace("yes", "no"), [], "d.csv: column 'label' must hold at least 2 classes"),
     "one row": ("d.csv", "text,label\na film,yes\n", [], "d.csv: "),
     "one row of tags": ("d.jsonl", lines({"tokens": ["a", "b"], "tags": ["O", "X"]}), [], "d.jsonl: at least 2 rows"),
@@ -75,11 +90,31 @@ FILES = {
     "target inf": ("d.csv", "text,score\na,inf\nb,0.5\n", [], "d.csv line 2: column 'score' must be a finite number"),
     "target empty": ("d.csv", "text,score\na,1.5\nb,\n", [], "d.csv line 3: column 'score' is empty"),
     "target a truth value": ("d.jsonl", lines({"text": "a", "score": True}), [], "line 1: column 'score' must be"),
-    "target too large": ("d.jsonl", lines({"text": "a", "score": 10**400}), [], "line 1: column 'score' must be a finite"),
-    "label too large": ("d.jsonl", lines(*ROWS, {"text": "a", "label": 10**400}), ["data.task=regression"], "line 13: "),
-    "same number everywhere": ("d.csv", "text,score\na,1.5\nb,1.5\n", [], "d.csv: column 'score' holds the same number"),
+    "target too large": (
+        "d.jsonl",
+        lines({"text": "a", "score": 10**400}),
+        [],
+        "line 1: column 'score' must be a finite",
+    ),
+    "label too large": (
+        "d.jsonl",
+        lines(*ROWS, {"text": "a", "label": 10**400}),
+        ["data.task=regression"],
+        "line 13: ",
+    ),
+    "same number everywhere": (
+        "d.csv",
+        "text,score\na,1.5\nb,1.5\n",
+        [],
+        "d.csv: column 'score' holds the same number",
+    ),
     "list of labels holds a list": ("d.jsonl", lines({"text": "a", "labels": [["x"]]}), [], "line 1: column 'labels'"),
-    "labels no list": ("d.jsonl", lines({"text": "a", "labels": ["x"]}, {"text": "b", "labels": 3}), [], "line 2: column"),
+    "labels no list": (
+        "d.jsonl",
+        lines({"text": "a", "labels": ["x"]}, {"text": "b", "labels": 3}),
+        [],
+        "line 2: column",
+    ),
     "fewer tags than words": ("d.jsonl", tagged(tags=["O"]), [], "line 3: column 'tags' holds 1 tags for 2 words"),
     "tags no list": ("d.jsonl", tagged(tags="O"), [], "line 3: column 'tags' must be a list"),
     "no words": ("d.jsonl", tagged(tokens=[], tags=[]), [], "line 3: column 'tokens' must be a list of words"),
@@ -92,9 +127,7 @@ FILES = {
 def test_bad_file_is_refused(desk, name):
     file, content, settings, says = FILES[name]
     path = desk.write(file, content)
-    desk.refused(
-        "tune", desk.checkpoint, path, "--out", desk.out, *settings, says=says.format(file=path), notes=False
-    )
+    desk.refused("tune", desk.checkpoint, path, "--out", desk.out, *settings, says=says.format(file=path), notes=False)
 
 
 FOLDERS = {
@@ -103,7 +136,10 @@ FOLDERS = {
     "nothing named as a split": ({"reviews.csv": GOOD}, "found reviews.csv"),
     "train broken": ({"train.csv": GOOD + "a,b,c\n", "dev.csv": GOOD}, "train.csv line 14: has 3 cells"),
     "label unknown in dev": ({"train.csv": GOOD, "dev.csv": GOOD + "a,perhaps\n"}, "dev.csv line 14: column 'label'"),
-    "label unknown in test": ({"train.csv": GOOD, "test.csv": GOOD + "a,perhaps\n"}, "test.csv line 14: column 'label'"),
+    "label unknown in test": (
+        {"train.csv": GOOD, "test.csv": GOOD + "a,perhaps\n"},
+        "test.csv line 14: column 'label'",
+    ),
     "dev without labels": ({"train.csv": GOOD, "dev.csv": "text\na\nb\n"}, "dev.csv: has no column 'label'"),
     "test without texts": ({"train.csv": GOOD, "test.csv": "label\nyes\nno\n"}, "test.csv: has no column 'text'"),
 }
@@ -136,7 +172,9 @@ def test_file_that_cannot_be_opened(desk):
 
 def test_data_may_not_be_found_on_the_hub(desk, monkeypatch):
     monkeypatch.chdir(desk.folder)
-    desk.refused("tune", desk.checkpoint, "no_such_data", "--out", desk.out, says="no_such_data: no such file or folder")
+    desk.refused(
+        "tune", desk.checkpoint, "no_such_data", "--out", desk.out, says="no_such_data: no such file or folder"
+    )
 
 
 def test_comparison_refuses_bad_data_as_well(desk):

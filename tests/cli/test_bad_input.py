@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 SETTINGS = {
     "misspelt": (["train.epocs=3"], "train.epocs: no such setting: did you mean epochs?"),
     "misspelt table": (["trian.epochs=3"], "trian: no such setting: did you mean train?"),
-    "wrong type": (["train.epochs=many"], "train.epochs: must be a valid number, got 'many'"),
+    "wrong type": (["train.epochs=many"], "train.epochs: must be a valid number"),
     "a fraction of a step": (["train.max_steps=1.5"], "train.max_steps: must be a valid integer"),
     "a table as a number": (["train=5"], "train: "),
     "rank 0": (["method.rank=0"], "method.rank: must be greater than or equal to 1, got 0"),
@@ -21,13 +22,13 @@ SETTINGS = {
     "precision fp8": (["train.precision=fp8"], "train.precision: must be 'auto', 'bf16' or 'fp32', got 'fp8'"),
     "dev fraction 1": (["data.dev_fraction=1"], "data.dev_fraction: must be less than 1, got 1"),
     "no tokens": (["data.max_tokens=0"], "data.max_tokens: must be greater than or equal to 4, got 0"),
-    "unknown method": (["--method", "loar"], "method: there is no method 'loar': did you mean lora?"),
-    "method that is a path": (["--method", "../lora"], "method: there is no method '../lora'"),
-    "method without a module": (["--method", ":Mine"], "method: cannot import ':Mine'"),
-    "method from nowhere": (["--method", "no_such_module:Mine"], "method: cannot import 'no_such_module:Mine'"),
-    "method that is none": (["--method", "json:loads"], "method: 'json:loads' is not a settings class"),
+    "unknown method": (["--method", "loar"], "method.name: there is no method 'loar': did you mean lora?"),
+    "method that is a path": (["--method", "../lora"], "method.name: there is no method '../lora'"),
+    "method without a module": (["--method", ":Mine"], "method.name: cannot import ':Mine'"),
+    "method from nowhere": (["--method", "no_such_module:Mine"], "method.name: cannot import 'no_such_module:Mine'"),
+    "method that is none": (["--method", "json:loads"], "method.name: 'json:loads' is not a settings class"),
     "method a task": (["--method", "tunesmith.tasks.regression:RegressionConfig"], "method: "),
-    "method a number": (["method=5"], "method: "),
+    "method a number": (["method=5"], "method.name: "),
     "unknown field": (["method.rnak=4"], "method.rnak: no such setting: did you mean rank?"),
     "field of another method": (["--method", "full", "method.rank=4"], "method.rank: no such setting"),
     "no targets": (["method.targets=[]"], "method.targets: "),
@@ -38,7 +39,10 @@ SETTINGS = {
 }
 LATE = {  # what only the model or the machine can tell
     "targets of no site": (["method.targets=attention.quarry"], "method.targets: no site is named 'attention.quarry'"),
-    "layer too deep": (["--method", "linear_probe", "method.layer=9"], "method.layer: must be in 0..2 for this model, got 9"),
+    "layer too deep": (
+        ["--method", "linear_probe", "method.layer=9"],
+        "method.layer: must be in 0..2 for this model, got 9",
+    ),
     "layer of the own head": (
         ["--method", "linear_probe", "method.layer=1", "method.pooling=head"],
         "method.layer: the family's own head reads the last layer",
@@ -47,10 +51,6 @@ LATE = {  # what only the model or the machine can tell
     "device of another kind": (["train.device=tpu"], "train.device: must be cpu, cuda or cuda:N, got 'tpu'"),
     "device that computes nothing": (["train.device=meta"], "train.device: must be cpu, cuda or cuda:N, got 'meta'"),
     "negative device": (["train.device=cuda:-1"], "train.device: must be cpu, cuda or cuda:N, got 'cuda:-1'"),
-    "rate that breaks it": (
-        ["train.learning_rate=1e30", "train.max_steps=6", "train.precision=fp32"],
-        "train: the loss became",
-    ),
 }
 FILES = {
     "missing": (None, "cannot read the settings: No such file"),
@@ -85,7 +85,7 @@ def test_bad_settings_file(desk, name):
 
 
 COMPARE = {
-    "unknown method": (["--methods", "lora,loar"], "method: there is no method 'loar'"),
+    "unknown method": (["--methods", "lora,loar"], "method.name: there is no method 'loar'"),
     "method twice": (["--methods", "lora,lora"], "methods: must be names, each once, got lora,lora"),
     "no methods": (["--methods", ""], "methods: must be names, each once, got none"),
     "only commas": (["--methods", " , "], "methods: must be names, each once, got none"),
@@ -108,7 +108,10 @@ def test_bad_comparison(desk, name):
 COMMANDS = {
     "unknown verb": (["tuen"], "tunesmith tuen: No such command 'tuen'. Did you mean 'tune'"),
     "unknown option": (["tune", "m", "d", "--out", "o", "--reusme"], "tunesmith tune: No such option: --reusme"),
-    "option of another verb": (["predict", "r", "f", "--method", "lora"], "tunesmith predict: No such option: --method"),
+    "option of another verb": (
+        ["predict", "r", "f", "--method", "lora"],
+        "tunesmith predict: No such option: --method",
+    ),
     "missing argument": (["tune"], "tunesmith tune: Missing argument 'MODEL'"),
     "missing option": (["tune", "m", "d"], "tunesmith tune: Missing option '--out'"),
     "option without its value": (["tune", "m", "d", "--out"], "tunesmith tune: Option '--out' requires an argument"),
@@ -127,6 +130,16 @@ COMMANDS = {
 def test_bad_command(desk, name):
     arguments, says = COMMANDS[name]
     desk.refused(*arguments, says=says)
+
+
+def test_command_of_its_own_process(desk):
+    """As a user types it: no warning of a library beside the line."""
+    call = [sys.executable, "-c", "from tunesmith.cli.app import main; main()", "tune", "m", desk.folder / "gone.csv"]
+    done = subprocess.run([*call, "--out", desk.out], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == f"{desk.folder / 'gone.csv'}: no such file or folder: check the path\n"
+    assert not done.stdout
+    assert not desk.out.exists()
 
 
 def test_no_command_is_help_and_no_error(desk):
@@ -194,19 +207,45 @@ def test_bad_data_to_evaluate(desk, runs, name):
 
 RUNS = {
     "gone": (lambda run: [path.unlink() for path in run.iterdir()] and run.rmdir(), "no such folder"),
-    "no run": (lambda run: (run / "tunesmith.json").unlink() or (run / "adapter_config.json").unlink(), "not a finished"),
-    "unfinished": (lambda run: (run / "metrics.json").unlink(), "this run is unfinished: the same command with --resume"),
+    "no run": (lambda run: keep_only(run, "tokenizer.json"), "not a run: it has no tunesmith.json"),
+    "begun and no more": (lambda run: keep_only(run, "run.toml"), "this run is unfinished: the same command with"),
+    "adapter of unknown task": (
+        lambda run: (run / "tunesmith.json").unlink(),
+        "an adapter made elsewhere says nothing",
+    ),
+    "unfinished": (
+        lambda run: (run / "metrics.json").unlink(),
+        "this run is unfinished: the same command with --resume",
+    ),
     "record no JSON": (lambda run: (run / "tunesmith.json").write_text("{"), "tunesmith.json: not a JSON file"),
     "record a list": (lambda run: (run / "tunesmith.json").write_text("[]"), "tunesmith.json: must hold a JSON object"),
     "record of another version": (lambda run: record(run, format=99), "tunesmith.json: format must be 1, got 99"),
     "record with a part missing": (lambda run: record(run, base=None), "tunesmith.json: base: "),
-    "record of an unknown method": (lambda run: record(run, method={"name": "magic"}), "tunesmith.json: method: there is"),
-    "record of an impossible method": (lambda run: record(run, method={"name": "lora", "rank": 0}), "tunesmith.json: rank"),
-    "record that names foreign code": (lambda run: record(run, method={"name": "os:path"}), "tunesmith.json: names 'os:path'"),
-    "base gone": (lambda run: record(run, base="/gone/model"), "its base model cannot be read: /gone/model: no such folder"),
+    "record of an unknown method": (
+        lambda run: record(run, method={"name": "magic"}),
+        "tunesmith.json: method.name: there is",
+    ),
+    "record of an impossible method": (
+        lambda run: record(run, method={"name": "lora", "rank": 0}),
+        "tunesmith.json: method.rank",
+    ),
+    "record that names foreign code": (
+        lambda run: record(run, method={"name": "os:path"}),
+        "tunesmith.json: names 'os:path'",
+    ),
+    "base gone": (
+        lambda run: record(run, base="/gone/model"),
+        "its base model cannot be read: /gone/model: no such folder",
+    ),
     "metrics no JSON": (lambda run: (run / "metrics.json").write_text("{"), "metrics.json: not a JSON file"),
-    "adapter truncated": (lambda run: truncate(run / "adapter_model.safetensors"), "adapter_model.safetensors: damaged"),
-    "adapter gone": (lambda run: (run / "adapter_model.safetensors").unlink(), "adapter_model.safetensors: no such file"),
+    "adapter truncated": (
+        lambda run: truncate(run / "adapter_model.safetensors"),
+        "adapter_model.safetensors: damaged",
+    ),
+    "adapter gone": (
+        lambda run: (run / "adapter_model.safetensors").unlink(),
+        "adapter_model.safetensors: no such file",
+    ),
     "adapter settings damaged": (lambda run: truncate(run / "adapter_config.json"), "adapter_config.json: not a JSON"),
 }
 
@@ -214,6 +253,12 @@ RUNS = {
 def record(run, **changes):
     tree = {**json.loads((run / "tunesmith.json").read_text()), **changes}
     (run / "tunesmith.json").write_text(json.dumps({key: value for key, value in tree.items() if value is not None}))
+
+
+def keep_only(run, name):
+    for path in run.iterdir():
+        if path.name != name:
+            path.unlink()
 
 
 def truncate(path):

@@ -15,6 +15,7 @@ import torch
 
 import tunesmith as ts
 from tunesmith.base.choices import names
+from tunesmith.base.errors import CheckpointError
 from tunesmith.text.batching import Examples
 from tunesmith.text.table import Table
 from tunesmith.train.evaluate import logits_of
@@ -79,6 +80,52 @@ def test_every_method_task_and_family(family, checkpoints, tiny_data, tmp_path):
     got = ts_load(tmp_path / "out.safetensors")
     assert got.keys() == wanted.keys()
     assert [name for name in wanted if bits(got[name]) != bits(wanted[name])] == []
+
+
+def test_a_model_in_memory_must_be_found_again(checkpoints, tiny_data, tmp_path):
+    """A run of a method that saves only what it changed would come back on other weights."""
+    model, data = ts.load(checkpoints["bert"]), tiny_data["classification"].file
+    run = ts.tune(model, data, method="bitfit", out=tmp_path / "same", settings=SETTINGS)
+    texts = tiny_data["classification"].texts
+    assert torch.equal(logits(ts.load_run(tmp_path / "same"), texts), logits(run, texts))
+    with torch.no_grad():
+        model.encoder.blocks[1].attention.query.weight[0, 0] += 1
+    for method in ("lora", "bitfit", "linear_probe"):
+        with pytest.raises(CheckpointError, match=r"encoder\.blocks\.1\.attention\.query\.weight"):
+            ts.tune(model, data, method=method, out=tmp_path / method, settings=SETTINGS)
+        assert not (tmp_path / method).exists()
+    run = ts.tune(model, data, method="full", out=tmp_path / "full", settings=SETTINGS)
+    assert torch.equal(logits(ts.load_run(tmp_path / "full"), texts), logits(run, texts))
+
+
+def test_an_adapted_model_is_not_saved_as_a_plain_one(checkpoints, tiny_data, tmp_path):
+    """Its folder would hold names that no program knows."""
+    data = tiny_data["classification"].file
+    ts.tune(checkpoints["bert"], data, method="lora", out=tmp_path / "run", settings=SETTINGS)
+    adapted = ts.load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"convert"):
+        ts.save(adapted, tmp_path / "plain")
+    for method in names("method"):
+        with pytest.raises(CheckpointError, match=r"convert"):
+            ts.tune(adapted, data, method=method, out=tmp_path / method, settings=SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    whole = ts.convert(tmp_path / "run", tmp_path / "plain")
+    ts.save(whole, tmp_path / "again")
+    tokens = torch.tensor([[2, 9, 11, 3]])
+    assert torch.equal(ts.load(tmp_path / "again")(tokens).logits, whole(tokens).logits)
+
+
+def test_another_tokenizer_is_used_and_saved(checkpoints, tiny_data, tmp_path):
+    vocabulary = (checkpoints["bert"] / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    (tmp_path / "other").mkdir()
+    vocabulary[5], vocabulary[6] = vocabulary[6], vocabulary[5]
+    (tmp_path / "other" / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    settings, texts = {**SETTINGS, "tokenizer": str(tmp_path / "other")}, tiny_data["classification"].texts
+    for number, model in enumerate([checkpoints["bert"], ts.load(checkpoints["bert"])]):
+        out = tmp_path / str(number)
+        run = ts.tune(model, tiny_data["classification"].file, method="bitfit", out=out, settings=settings)
+        assert run.model.tokenizer.token_id(vocabulary[5]) == 5
+        assert torch.equal(logits(ts.load_run(out), texts), logits(run, texts))
 
 
 if __name__ == "__main__":

@@ -171,11 +171,12 @@ def make_adapter(base, problem, kind, **fields):
         ("LoraConfig", {"target_modules": ["query"], "lora_bias": True}, "lora_bias"),
         ("LoraConfig", {"target_modules": ["query"], "init_lora_weights": "pissa"}, "init_lora_weights"),
         ("LoraConfig", {"target_modules": ["query"], "init_lora_weights": "olora"}, "init_lora_weights"),
+        ("LoraConfig", {"target_modules": ["query"], "alora_invocation_tokens": [7]}, "alora_invocation_tokens"),
         ("LoraConfig", {"target_modules": ["query", "word_embeddings"]}, "word_embeddings"),
         ("IA3Config", {"target_modules": ["key"], "feedforward_modules": []}, "IA3"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:Adapter 'default'")
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:Adapter 'default'", "ignore:aLoRA")
 def test_what_we_cannot_do_is_refused(kind, fields, says, checkpoints, tmp_path):
     """Rather than run as something else: with PiSSA and OLoRA the base model was changed as well."""
     make_adapter(checkpoints["bert"], "single_label", getattr(peft, kind), **fields).save_pretrained(tmp_path)

@@ -103,7 +103,10 @@ def choose(family: str, value: Any) -> Choice:
         value = {"name": value}
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise SettingError(f"name: a {family} is a name or a table with a name, got {value!r}")
-    kind = config_class(family, value["name"])
+    try:
+        kind = config_class(family, value["name"])
+    except SettingError as error:
+        raise SettingError(f"name: {str(error).removeprefix(f'{family}: ')}") from None
     return build(kind, {key: item for key, item in value.items() if key != "name"})
 
 

@@ -120,7 +120,7 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    text = "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
     return f'"{text}"'
 
 

@@ -91,8 +91,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file atomically; tensors are made contiguous and moved to the CPU."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write a safetensors file atomically; tensors are made contiguous, and those that share memory are all written."""
+    plain: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        found = tensor.detach().cpu().contiguous()
+        plain[name] = found.clone() if found.untyped_storage().data_ptr() in places else found
+        places.add(found.untyped_storage().data_ptr())
     header = {"format": "pt", **(metadata or {})}
     write_through(path, lambda temporary: safetensors.torch.save_file(plain, temporary, metadata=header))
 

@@ -96,10 +96,11 @@ def save(model: Model, folder: str | Path) -> None:
     """Write a model (config, weights, tokenizer) in the Hugging Face layout.
 
     Raises:
-        CheckpointError: transformers has no class for this head; the line says why.
+        CheckpointError: transformers has no class for this head (the line says why), or the model has an adapter.
         StorageError: The folder cannot be written.
     """
     folder = Path(folder)
+    check_plain(model)
     config = hf_config(model)
     bare = config["architectures"][0] == model.family.bare
     named = model.foreign_tensors()
@@ -113,6 +114,20 @@ def save(model: Model, folder: str | Path) -> None:
     if model.tokenizer is not None:
         model.tokenizer.save(folder)
     write_json(folder / "config.json", config)
+
+
+def check_plain(model: Model) -> None:
+    """Refuse a model that more than its settings is in.
+
+    Raises:
+        CheckpointError: An adapter is attached to it.
+    """
+    injected = model.injected()
+    if injected:
+        raise CheckpointError(
+            f"model: has an adapter ({injected[0]}): merge it first, by tunesmith.convert(RUN, FOLDER), "
+            "and take that folder"
+        )
 
 
 def why_not_hf(model: Model) -> str | None:

@@ -193,6 +193,12 @@ class Model(torch.nn.Module):
             if name.startswith(part)
         }
 
+    def injected(self) -> list[str]:
+        """Names of the parameters that its settings do not explain: those of adapters."""
+        with torch.device("meta"):
+            own = {name for name, _ in Model(self.config).named_parameters()}
+        return [name for name, _ in self.named_parameters() if name not in own]
+
     def _positions(self, input_ids: Tensor | None, shape: torch.Size) -> Int[Tensor, "B T"]:
         if input_ids is None or self.family.pad_counts:
             return torch.arange(shape[1])[None]

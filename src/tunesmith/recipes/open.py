@@ -36,19 +36,28 @@ def open_base(name: str, *, tokenizer: str | None = None, seed: int = 0) -> Mode
     Raises:
         CheckpointError: There is no such model, or it is damaged.
     """
-    given = None if tokenizer is None else open_tokenizer(tokenizer)
     if name in preset_names() and not Path(name).exists():
-        model = from_preset(name, tokenizer=given, seed=seed)
+        model = from_preset(name, seed=seed)
     else:
         model = load(name, seed=seed)
-    if given is not None:
-        if given.vocab_size > model.config.encoder.vocab_size:
-            raise CheckpointError(
-                f"tokenizer: {tokenizer} makes ids up to {given.vocab_size - 1}, but the model has "
-                f"{model.config.encoder.vocab_size} token vectors: they do not belong together"
-            )
-        model.tokenizer = given
+    if tokenizer is not None:
+        set_tokenizer(model, tokenizer)
     return model
+
+
+def set_tokenizer(model: Model, tokenizer: str) -> None:
+    """Give a model the tokenizer of a folder.
+
+    Raises:
+        CheckpointError: There is none, or it makes ids that the model has no vectors for.
+    """
+    given = open_tokenizer(tokenizer)
+    if given.vocab_size > model.config.encoder.vocab_size:
+        raise CheckpointError(
+            f"tokenizer: {tokenizer} makes ids up to {given.vocab_size - 1}, but the model has "
+            f"{model.config.encoder.vocab_size} token vectors: they do not belong together"
+        )
+    model.tokenizer = given
 
 
 def open_tokenizer(folder: str) -> Tokenizer:

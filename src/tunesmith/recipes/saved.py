@@ -168,11 +168,13 @@ def _outside_choice(tree: object) -> str | None:
 
 
 def _task_and_method(folder: Path, record: RunRecord) -> tuple[TaskConfig, MethodConfig]:
-    try:
-        task = choices.choose("task", record.task)
-        method = choices.choose("method", record.method)
-    except ValueError as error:
-        raise CheckpointError(f"{folder / RUN_FILE}: {error}") from None
+    made = {}
+    for family, fields in (("task", record.task), ("method", record.method)):
+        try:
+            made[family] = choices.choose(family, fields)
+        except ValueError as error:
+            raise CheckpointError(f"{folder / RUN_FILE}: {family}.{error}") from None
+    task, method = made["task"], made["method"]
     assert isinstance(task, TaskConfig)
     assert isinstance(method, MethodConfig)
     return task, method

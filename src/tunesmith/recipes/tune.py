@@ -13,11 +13,14 @@ from typing import Any
 import torch
 
 from tunesmith.base.choices import choose
+from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import remove_quietly, write_atomic, write_json
 from tunesmith.base.shapes import Tensor
+from tunesmith.models._checkpoint import check_plain
 from tunesmith.models.model import Model
+from tunesmith.nn.head import HeadConfig
 from tunesmith.recipes.listener import Listener, Silent
-from tunesmith.recipes.open import fingerprint, need_tokenizer, open_base, task_head
+from tunesmith.recipes.open import fingerprint, need_tokenizer, open_base, set_tokenizer, task_head
 from tunesmith.recipes.output import OutputFolder
 from tunesmith.recipes.prepare import Prepared, prepare
 from tunesmith.recipes.reporting import predictions_of, write_report
@@ -29,7 +32,14 @@ from tunesmith.text.batching import Order, Packed, cut_by_tokens, pack
 from tunesmith.train.checkpoint import Checkpoints, Progress
 from tunesmith.train.evaluate import logits_of
 from tunesmith.train.loop import Evaluation, Plan, train
-from tunesmith.train.precision import Machine, choose_machine, frozen_in, peak_memory_bytes, reuse_memory
+from tunesmith.train.precision import (
+    Machine,
+    choose_machine,
+    frozen_in,
+    peak_memory_bytes,
+    reset_peak_memory,
+    reuse_memory,
+)
 from tunesmith.tuning import Attached, Data, MethodConfig
 
 
@@ -108,11 +118,10 @@ def _tune_in(
     seed = settings.train.seed
     task = prepared.task
     machine = choose_machine(settings.train.device, settings.train.precision)
-    base = (
-        copy.deepcopy(given)
-        if isinstance(given, Model)
-        else open_base(str(given), tokenizer=settings.tokenizer, seed=seed)
-    )
+    reset_peak_memory(machine.device)
+    base = _open(given, settings)
+    source = base.source if isinstance(given, Model) else str(given)
+    base_fingerprint = fingerprint(source)
     head = settings.method.head(task.head(task_head(base, task.problem)))
     model = base.with_head(head, labels=task.labels, seed=seed)
     tokenizer = need_tokenizer(model)
@@ -123,16 +132,21 @@ def _tune_in(
             listener.note(f"{name}: {part.examples.truncated} of {len(part)} texts cut to {max_tokens} tokens")
     if model.fresh:
         listener.note(f"fresh weights (not in the checkpoint): {', '.join(model.fresh)}")
-    task.prepare_head(model.head or model, parts["train"].targets)
+    if "head.output.bias" in model.fresh:
+        task.prepare_head(model.head or model, parts["train"].targets)
+    before = {name: parameter.detach() for name, parameter in model.named_parameters()}
     attached = settings.method.attach(model, seed=seed)
+    if isinstance(given, Model) and settings.method.saves != "model":
+        saved = attached.state()
+        frozen = {name: tensor for name, tensor in before.items() if name not in saved}
+        _check_same_again(frozen, source, head, seed=seed)
     listener.note(f"computing in {_name(machine.dtype)} on {machine.device.type}: {machine.reason}")
     outcome = _learn(attached, task, parts, settings, machine, out, listener)
 
-    source = base.source if isinstance(given, Model) else str(given)
     record = RunRecord(
         format=FORMAT,
         base=str(Path(source).resolve()) if Path(source).is_dir() else source,
-        base_fingerprint=fingerprint(source),
+        base_fingerprint=base_fingerprint,
         base_seed=seed,
         model=model.config,
         method=settings.method.model_dump(mode="json"),
@@ -143,6 +157,31 @@ def _tune_in(
     save_run(out, attached, method=settings.method, record=record)
     run = Run(Opened(model, attached, task, record), task=task, metrics={}, folder=out, max_tokens=max_tokens)
     return _finish(run, parts, prepared, settings, outcome, machine, listener)
+
+
+def _open(given: str | Path | Model, settings: TuneSettings) -> Model:
+    if not isinstance(given, Model):
+        return open_base(str(given), tokenizer=settings.tokenizer, seed=settings.train.seed)
+    check_plain(given)
+    base = copy.deepcopy(given)
+    if settings.tokenizer is not None:
+        set_tokenizer(base, settings.tokenizer)
+    return base
+
+
+def _check_same_again(frozen: Mapping[str, Tensor], source: str, head: HeadConfig, *, seed: int) -> None:
+    """A run that saves only what it changes must find the rest where the model came from.
+
+    Raises:
+        CheckpointError: The model has other weights than what it was loaded from.
+    """
+    again = dict(open_base(source, seed=seed).with_head(head, seed=seed).named_parameters())
+    for name, tensor in frozen.items():
+        if name not in again or not torch.equal(again[name], tensor.cpu()):
+            raise CheckpointError(
+                f"model: {name} is not as in {source or 'any folder'}: save the model first (tunesmith.save) "
+                "and tune that folder"
+            )
 
 
 @dataclass(frozen=True)

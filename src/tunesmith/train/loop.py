@@ -158,7 +158,7 @@ def _step(
     if not math.isfinite(total):
         raise TrainingError(
             f"train: the loss became {total} at step {progress.step + 1}: lower train.learning_rate "
-            f"(now {plan.learning_rate:g}) or set train.precision=fp32; --resume goes on from the last checkpoint"
+            f"(now {plan.learning_rate:g}) or set train.precision=fp32, and start anew with --overwrite"
         )
     torch.nn.utils.clip_grad_norm_(list(parameters.values()), plan.max_grad_norm)
     for group in optimiser.param_groups:

@@ -12,6 +12,7 @@ The measured figures are in docs/benchmarks/attention.md.
 import contextlib
 import ctypes
 import platform
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,13 +93,26 @@ def reuse_memory() -> None:
     library.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin a new peak, after giving freed memory back; where the system cannot (not Linux), the old peak stays."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory of this process so far: resident on the CPU, allocated on a GPU."""
+    """Peak memory since `reset_peak_memory`: resident in this process on the CPU, allocated on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource  # not on every platform
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError):
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _device(name: str | None) -> torch.device:

@@ -26,6 +26,20 @@ from tunesmith.tuning.lora import AttachedLoRA, LoRALinear
 
 _PREFIX = "base_model.model."
 _COPY = ".original_module."  # the base model's own head, which bias="all" saves beside the trained one
+_UNDERSTOOD = {  # keys that are read, or that change nothing once an adapter is trained; all others make variants
+    *(
+        "peft_type",
+        "peft_version",
+        "task_type",
+        "auto_mapping",
+        "inference_mode",
+        "base_model_name_or_path",
+        "revision",
+    ),
+    *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "bias", "fan_in_fan_out"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save"),
+    *("init_lora_weights", "eva_config", "megatron_config", "megatron_core", "qalora_group_size", "runtime_config"),
+}
 _TASK_TYPES = {"classify": "SEQ_CLS", "tag": "TOKEN_CLS"}
 
 
@@ -100,8 +114,8 @@ def read_peft(folder: Path) -> Adapter:
     config = read_json(path)
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"{path} peft_type: only LORA adapters can be loaded, got {config.get('peft_type')!r}")
-    for key in ("use_dora", "lora_bias", "layer_replication", "trainable_token_indices", "use_qalora", "use_bdlora"):
-        if config.get(key):
+    for key, value in config.items():
+        if value and key not in _UNDERSTOOD:
             raise CheckpointError(
                 f"{path} {key}: this variant of LoRA is not supported: merge the adapter with PEFT first"
             )
@@ -110,8 +124,14 @@ def read_peft(folder: Path) -> Adapter:
         raise CheckpointError(
             f"{path} init_lora_weights: {start!r} changes the base model as well: merge the adapter with PEFT first"
         )
-    if not isinstance(config.get("base_model_name_or_path"), str):
+    base = config.get("base_model_name_or_path")
+    if not isinstance(base, str):
         raise CheckpointError(f"{path} base_model_name_or_path: must name the base model")
+    if config.get("revision") not in (None, "", "main") and not (Path(base).is_dir() or (folder / base).is_dir()):
+        raise CheckpointError(
+            f"{path} revision: only the newest base model is fetched, not {config['revision']!r}: fetch that one "
+            "yourself and name its folder in base_model_name_or_path"
+        )
     for key, most in (("lora_alpha", math.inf), ("lora_dropout", 1.0)):
         value = config.get(key, 0)
         if not isinstance(value, int | float) or not 0 <= value < most:
@@ -126,7 +146,7 @@ def read_peft(folder: Path) -> Adapter:
             "save the adapter again with a PEFT that writes safetensors"
         )
     tensors = {_plain_name(name): tensor for name, tensor in load_tensors(file).items() if _COPY not in name}
-    return Adapter(config["base_model_name_or_path"], config.get("task_type"), config, tensors)
+    return Adapter(base, config.get("task_type"), config, tensors)
 
 
 def attach_peft(model: Model, adapter: Adapter, *, source: str) -> AttachedLoRA:

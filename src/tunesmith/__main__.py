@@ -1,0 +1,5 @@
+"""``python -m tunesmith``."""
+
+from tunesmith.cli.app import main
+
+main()
