@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from tunesmith.base.config import Config, build, merge, parse_assignments, parse_value, read_toml, toml_text
 from tunesmith.base.errors import SettingError
 
-SCALARS = st.one_of(
-    st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text(max_size=20)
-)
+SCALARS = st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text(max_size=20))
 TREES = st.recursive(
     st.dictionaries(st.text(max_size=8), st.one_of(SCALARS, st.lists(SCALARS, max_size=4)), max_size=4),
     lambda inner: st.dictionaries(st.text(max_size=8), st.one_of(SCALARS, inner), max_size=4),
@@ -33,7 +31,7 @@ class Outer(Config):
 
 @given(TREES)
 @example({"a": "\U000e0001"})  # not printable, and beyond four digits
-@example({"a": "\x7f\x00\\\"\n"})
+@example({"a": '\x7f\x00\\"\n'})
 @example({"": {"a.b": {"é": [1, "x"]}}, "²": 1, "-": 2, "_": 3})
 @example({"a": math.inf, "b": -math.inf, "c": 1e22, "d": -0.0, "e": 5e-324})
 def test_toml_there_and_back(tree):
@@ -74,7 +72,10 @@ def test_later_layers_win_key_by_key():
         ({"quux": 1}, "quux: no such setting: known here: inner, size"),
         ({"inner": {"rat": 1}}, "inner.rat: no such setting: did you mean rate?"),
         ({"inner": {"rate": 0}}, "inner.rate: must be greater than 0, got 0"),
-        ({"inner": {"rate": "fast"}}, "inner.rate: must be a valid number, unable to parse string as a number, got 'fast'"),
+        (
+            {"inner": {"rate": "fast"}},
+            "inner.rate: must be a valid number, unable to parse string as a number, got 'fast'",
+        ),
         ({"size": "x"}, "size: must be a valid integer, unable to parse string as an integer, got 'x'"),
         ({"size": None}, "size: must be a valid integer, got None"),
         ({"inner": {"rate": math.nan}}, "inner.rate: must be a finite number, got nan"),

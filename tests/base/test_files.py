@@ -178,9 +178,13 @@ def test_a_lock_leaves_no_empty_folders(tmp_path):
 
 
 def test_a_new_folder_is_filled_or_as_it_was(tmp_path):
-    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "a"):
-        (tmp_path / "a" / "half").mkdir()
-        raise ZeroDivisionError
+    def fail():
+        with new_folder(tmp_path / "a"):
+            (tmp_path / "a" / "half").mkdir()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert list(tmp_path.iterdir()) == []
     with new_folder(tmp_path / "a"):
         (tmp_path / "a" / "file").touch()

@@ -76,10 +76,10 @@ class Desk:
         assert not changed, f"{sorted(changed)} changed; said: {lines[-1]}"
         return lines[-1]
 
-    def state(self) -> dict[str, bytes | None]:
+    def state(self) -> dict[str, bytes]:
         """The bytes of all files, and the names of all folders."""
         paths = [path for root in (self.folder, *self.watched) for path in root.rglob("*")]
-        return {str(path): path.read_bytes() if path.is_file() else None for path in paths}
+        return {str(path): path.read_bytes() if path.is_file() else b"no file" for path in paths}
 
 
 @pytest.fixture

@@ -6,6 +6,9 @@ import struct
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 BIAS = "encoder.layer.0.attention.self.query.bias"
 
@@ -198,6 +201,36 @@ def test_bad_tokenizer(desk, name):
     for file, content in files.items():
         desk.write(f"model/{file}", content)
     desk.refused("convert", model, desk.out, says=says)
+
+
+def test_tokenizer_that_cannot_encode_the_texts(desk):
+    tokenizer = Tokenizer(WordLevel({"film": 0}))
+    tokenizer.pre_tokenizer = Whitespace()
+    desk.write("model/tokenizer.json", tokenizer.to_str())
+    call = ("tune", desk.checkpoint, desk.reviews, "--out", desk.out, f"tokenizer={desk.folder / 'model'}")
+    desk.refused(*call, says="tokenizer: cannot encode these texts: WordLevel error: Missing [UNK]", notes=True)
+
+
+SMALL = {
+    "one segment": ("token_type", 1, {"type_vocab_size": 1}, "config.json type_vocab_size is 1"),
+    "two positions": (
+        "position",
+        2,
+        {"max_position_embeddings": 2},
+        "data.max_tokens: must leave room beside 3 special",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_model_too_small_for_pairs(desk, name):
+    table, rows, changes, says = SMALL[name]
+    model = desk.copy(desk.checkpoint, "model")
+    change_json(model / "config.json", **changes)
+    tensors = load_file(model / "model.safetensors")
+    tensors |= {key: t[:rows].contiguous() for key, t in tensors.items() if f"{table}_embeddings" in key}
+    save_file(tensors, model / "model.safetensors")
+    desk.refused("tune", model, desk.files["pair"], "--out", desk.out, says=says, notes=True)
 
 
 def test_no_tokenizer(desk):

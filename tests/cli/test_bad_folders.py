@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tunesmith.base import files
 from tunesmith.recipes import quickstart
@@ -80,6 +81,36 @@ def test_resume_with_other_data_or_model(desk, tune, finished):
 def test_resume_of_a_run_whose_settings_are_damaged(desk, tune, finished, text):
     desk.write("out/run.toml", text)
     desk.refused(*tune, "--resume", says=f"{desk.out / 'run.toml'}: ")
+
+
+def narrow(path, part):
+    tensors = {key: t[:1].contiguous() if key.startswith(part) else t for key, t in load_file(path).items()}
+    save_file(tensors, path, metadata={"progress": '{"step": 1}'})
+
+
+CHECKPOINTS = {
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-9]), "last.safetensors: damaged"),
+    "says nothing of its progress": (lambda path: save_file(load_file(path), path), "the checkpoint is damaged or of"),
+    "parameters of another shape": (lambda path: narrow(path, "parameter/"), "the checkpoint is damaged or of another"),
+    "moments of another shape": (
+        lambda path: narrow(path, "optimiser/exp_avg/"),
+        "the checkpoint is damaged or of another",
+    ),
+    "without its best step": (
+        lambda path: [p.unlink() for p in path.parent.glob("best*")],
+        "best-2.safetensors: no such",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_resume_from_a_damaged_checkpoint(desk, tune, name):
+    damage, says = CHECKPOINTS[name]
+    with pytest.MonkeyPatch.context() as patch:
+        full_disk(patch, after=3)  # run.toml, the best step, and the last one
+        assert desk.run(*tune)[0] == 2
+    damage(desk.out / "checkpoint" / "last.safetensors")
+    desk.refused(*tune, "--resume", says=says, notes=True)
 
 
 OVERWRITES = {

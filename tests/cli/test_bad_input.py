@@ -20,6 +20,14 @@ SETTINGS = {
     "dropout 1": (["method.dropout=1"], "method.dropout: must be less than 1, got 1"),
     "negative seed": (["train.seed=-1"], "train.seed: must be greater than or equal to 0, got -1"),
     "precision fp8": (["train.precision=fp8"], "train.precision: must be 'auto', 'bf16' or 'fp32', got 'fp8'"),
+    "steps of more than any memory": (
+        ["train.batch_size=1000000000000"],
+        "train.batch_size: must be less than or equal",
+    ),
+    "evaluations without end": (["train.evaluations=1000000000000"], "train.evaluations: must be less than or equal"),
+    "a date": (["train.epochs=2026-01-01"], "train.epochs: must be a valid number, got datetime.date"),
+    "too many digits": (["train.seed=" + "9" * 5000], "train.seed: unable to parse"),
+    "nested too deeply": (["method.rank=" + "[" * 100_000], "method.rank: must be a valid integer"),
     "dev fraction 1": (["data.dev_fraction=1"], "data.dev_fraction: must be less than 1, got 1"),
     "no tokens": (["data.max_tokens=0"], "data.max_tokens: must be greater than or equal to 4, got 0"),
     "unknown method": (["--method", "loar"], "method.name: there is no method 'loar': did you mean lora?"),
@@ -56,6 +64,7 @@ FILES = {
     "missing": (None, "cannot read the settings: No such file"),
     "no TOML": ("train = [", "not a TOML file"),
     "not UTF-8": (b"x = '\xff'", "cannot read the settings: not UTF-8"),
+    "nested too deeply": ("x = " + "[" * 100_000, "not a TOML file: nested too deeply"),
     "unknown key": ("[train]\nepocs = 3\n", "train.epocs: no such setting"),
     "unknown table": ("[trian]\nepochs = 3\n", "trian: no such setting"),
 }

@@ -98,21 +98,20 @@ def test_a_model_in_memory_must_be_found_again(checkpoints, tiny_data, tmp_path)
     assert torch.equal(logits(ts.load_run(tmp_path / "full"), texts), logits(run, texts))
 
 
-def test_an_adapted_model_is_not_saved_as_a_plain_one(checkpoints, tiny_data, tmp_path):
-    """Its folder would hold names that no program knows."""
-    data = tiny_data["classification"].file
+def test_an_adapted_model_is_no_base_but_its_merged_folder_is(checkpoints, tiny_data, tmp_path):
+    """What is saved beside it would be lost, or hold names that no program knows."""
+    data, tokens = tiny_data["classification"].file, torch.tensor([[2, 9, 11, 3]])
     ts.tune(checkpoints["bert"], data, method="lora", out=tmp_path / "run", settings=SETTINGS)
     adapted = ts.load(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"convert"):
-        ts.save(adapted, tmp_path / "plain")
     for method in names("method"):
-        with pytest.raises(CheckpointError, match=r"convert"):
+        with pytest.raises(CheckpointError, match=r"has an adapter .* tunesmith.save"):
             ts.tune(adapted, data, method=method, out=tmp_path / method, settings=SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    whole = ts.convert(tmp_path / "run", tmp_path / "plain")
-    ts.save(whole, tmp_path / "again")
-    tokens = torch.tensor([[2, 9, 11, 3]])
-    assert torch.equal(ts.load(tmp_path / "again")(tokens).logits, whole(tokens).logits)
+    before = adapted(tokens).logits
+    ts.save(adapted, tmp_path / "plain")
+    assert torch.equal(adapted(tokens).logits, before)
+    torch.testing.assert_close(ts.load(tmp_path / "plain")(tokens).logits, before, rtol=0, atol=1e-5)
+    ts.tune(tmp_path / "plain", data, method="full", out=tmp_path / "more", settings=SETTINGS)
 
 
 def test_another_tokenizer_is_used_and_saved(checkpoints, tiny_data, tmp_path):

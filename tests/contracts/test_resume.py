@@ -153,13 +153,31 @@ def test_a_finished_run_is_left_alone(checkpoints, tiny_data, undisturbed):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
 
 
+def test_killed_while_tidying_up(checkpoints, tiny_data, tmp_path, monkeypatch):
+    """The last thing a run does is to delete its checkpoint: the next command does it then."""
+    arguments = checkpoints["bert"], tiny_data["classification"].file
+    with monkeypatch.context() as patch:
+        patch.setattr("tunesmith.recipes.tune.remove_quietly", lambda folder: leave())
+        with pytest.raises(SystemExit):
+            tune("lora", *arguments, tmp_path / "run")
+        fixed = {"methods": ["lora"], "seeds": 1, "settings": SETTINGS, "out": tmp_path / "many"}
+        with pytest.raises(SystemExit):
+            ts.compare(*arguments, **fixed)
+    assert len(list(tmp_path.rglob("checkpoint"))) == 2
+    listener = Listener()
+    tune("lora", *arguments, tmp_path / "run", resume=True, listener=listener)
+    ts.compare(*arguments, resume=True, listener=listener, **fixed)
+    assert listener.steps == []
+    assert list(tmp_path.rglob("checkpoint")) == []
+
+
 def test_other_settings_are_refused(checkpoints, tiny_data, undisturbed):
     out = undisturbed("lora", 0)
     model, data = checkpoints["bert"], tiny_data["classification"].file
     with pytest.raises(SettingError, match=r"train.checkpoint_seconds: 0.0 -> 5.0\b"):
         tune("lora", model, data, out, seconds=5, resume=True)
+    settings = {**SETTINGS, "train.checkpoint_seconds": 0, "train.seed": 4, "train.weight_decay": 0.5}
     with pytest.raises(SettingError) as caught:
-        settings = {**SETTINGS, "train.checkpoint_seconds": 0, "train.seed": 4, "train.weight_decay": 0.5}
         ts.tune(checkpoints["electra"], data, method="lora", out=out, settings=settings, resume=True, rank=3)
     line = str(caught.value)
     for part in ("train.seed: 3 -> 4", "train.weight_decay: 0.01 -> 0.5", "method.rank: 8 -> 3", "electra"):

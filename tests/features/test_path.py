@@ -84,7 +84,10 @@ def test_the_order_of_strengths_does_not_matter():
     x = features(200, 10)
     y = classes(x, 3)
     found = [
-        {point.strength: point.logits(x).softmax(-1) for point in path(x, y, loss="softmax", num_outputs=3, values=values)}
+        {
+            point.strength: point.logits(x).softmax(-1)
+            for point in path(x, y, loss="softmax", num_outputs=3, values=values)
+        }
         for values in (STRENGTHS, STRENGTHS[::-1])
     ]
     for strength in STRENGTHS:

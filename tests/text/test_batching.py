@@ -79,7 +79,9 @@ def test_pack(lengths, data):
     assert packed.layout.noise is None
 
 
-@pytest.mark.parametrize("head", [ClassifyConfig(num_labels=3, pooling="mean"), ClassifyConfig(num_labels=3), TagConfig(num_labels=3)])
+@pytest.mark.parametrize(
+    "head", [ClassifyConfig(num_labels=3, pooling="mean"), ClassifyConfig(num_labels=3), TagConfig(num_labels=3)]
+)
 def test_spare_rows_change_no_logit_and_no_gradient(head, checkpoints):
     model = ts.load(checkpoints["bert"]).with_head(head).eval()
     stream = torch.Generator().manual_seed(0)
@@ -108,6 +110,8 @@ def test_what_a_text_is_packed_with_does_not_matter(checkpoints):
     together = model.logits(torch.cat(texts), make_layout([len(text) for text in texts]))
     for i, text in enumerate(texts):
         alone = model.logits(text, make_layout([len(text)]))
-        padded = model(torch.cat([text, text.new_ones(5)])[None], attention_mask=(torch.arange(len(text) + 5) < len(text))[None])
+        padded = model(
+            torch.cat([text, text.new_ones(5)])[None], attention_mask=(torch.arange(len(text) + 5) < len(text))[None]
+        )
         for found in (together[i : i + 1], padded.logits):
             torch.testing.assert_close(found, alone, rtol=0, atol=1e-6)

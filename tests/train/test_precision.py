@@ -51,7 +51,12 @@ def test_frozen_in_leaves_no_gradient_behind(module):
 
 @pytest.mark.parametrize(
     ("flags", "wanted"),
-    [(set(), torch.float32), ({"avx512_bf16"}, torch.bfloat16), ({"amx_bf16"}, torch.bfloat16), ({"bf16"}, torch.bfloat16)],
+    [
+        (set(), torch.float32),
+        ({"avx512_bf16"}, torch.bfloat16),
+        ({"amx_bf16"}, torch.bfloat16),
+        ({"bf16"}, torch.bfloat16),
+    ],
 )
 def test_the_table_for_cpus(flags, wanted, monkeypatch):
     monkeypatch.setattr(precision, "_cpu_flags", lambda: flags | {"avx2"})
@@ -62,7 +67,9 @@ def test_the_table_for_cpus(flags, wanted, monkeypatch):
     assert choose_machine("cpu", "bf16").dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("capability", "wanted"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("capability", "wanted"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
 def test_the_table_for_gpus(capability, wanted, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -70,7 +70,9 @@ def test_what_trains(model):
     assert trains == set(attached.parameters()) == set(attached.state())
 
 
-@pytest.mark.parametrize("fields", [{}, {"scaling": "rslora", "rank": 3}, {"targets": "attention.query,feedforward.up"}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"scaling": "rslora", "rank": 3}, {"targets": "attention.query,feedforward.up"}]
+)
 def test_merge_and_back(fields, model):
     attached = LoRAConfig(**fields).attach(model, seed=0)
     shake(attached.parameters().values())
@@ -179,7 +181,7 @@ def test_one_step_is_that_of_peft(checkpoints):
     ours = ours.with_head(head).eval()
     attached = LoRAConfig(rank=4, alpha=6, targets=("attention.query", "attention.value")).attach(ours, seed=0)
     pairs = {}
-    for name, parameter in attached.parameters().items():
+    for name in attached.parameters():
         place = name.replace("encoder.blocks.", "bert.encoder.layer.").replace("attention.", "attention.self.")
         place = place.replace("lora_A", "lora_A.default.weight").replace("lora_B", "lora_B.default.weight")
         place = place.replace("head.dense", "bert.pooler.dense")

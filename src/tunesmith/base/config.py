@@ -1,6 +1,7 @@
 """Settings: frozen pydantic models, layered from dictionaries, with one-line errors that name the dotted path."""
 
 import difflib
+import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -71,7 +72,7 @@ def parse_value(text: str) -> Any:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError):  # the last two: nested too deeply, too many digits
         return text
 
 
@@ -88,6 +89,8 @@ def read_toml(path: Path) -> Tree:
         raise SettingError(f"{path}: cannot read the settings: {reason}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingError(f"{path}: not a TOML file: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise SettingError(f"{path}: not a TOML file: nested too deeply") from None
 
 
 def toml_text(tree: Mapping[str, Any]) -> str:
@@ -141,7 +144,7 @@ def explain(error: pydantic.ValidationError, kind: type[pydantic.BaseModel], tre
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
         return f"{path}: no such setting: {hint}"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    shown = repr(got) if not isinstance(got, Mapping) else "a table"
+    shown = reprlib.repr(got) if not isinstance(got, Mapping) else "a table"
     return (
         f"{path or 'settings'}: must be {message}, got {shown}"
         if "Input should be" in first["msg"]

@@ -125,8 +125,7 @@ def check_plain(model: Model) -> None:
     injected = model.injected()
     if injected:
         raise CheckpointError(
-            f"model: has an adapter ({injected[0]}): merge it first, by tunesmith.convert(RUN, FOLDER), "
-            "and take that folder"
+            f"model: has an adapter ({injected[0]}): tunesmith.save(model, FOLDER) merges it: take that folder"
         )
 
 

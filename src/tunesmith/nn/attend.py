@@ -58,12 +58,12 @@ class _Kept:
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, layout, num_heads, scale, dropout):  # noqa: D102
+        packed = torch.cat([query, key, value], 1)  # one gather and one transposition for all three
         output = torch.empty_like(query)
         kept = []
         for group in layout.groups:
-            q = _spread(query, group, num_heads).mul_(scale)
-            k = _spread(key, group, num_heads)
-            v = _spread(value, group, num_heads)
+            q, k, v = _spread(packed, group, num_heads, parts=3)
+            q.mul_(scale)
             if group.hidden is None:
                 scores = torch.bmm(q, k.transpose(1, 2))
             else:
@@ -74,7 +74,7 @@ class _Attend(torch.autograd.Function):
             used = weights if dropped is None else weights.masked_fill(dropped.mask, 0)
             gain = 1.0 if dropped is None else dropped.scale
             result = torch.bmm(used, v).mul_(gain)
-            output[group.start : group.stop] = _gather(result, group, num_heads)
+            _gather(result[None], group, num_heads, into=output)
             kept.append(_Kept(q, k, v, weights, used, gain, result))
         output[layout.num_tokens :].zero_()
         ctx.kept, ctx.layout, ctx.num_heads, ctx.scale = kept, layout, num_heads, scale
@@ -83,28 +83,34 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads):  # noqa: D102
         grad = grads[0].contiguous()
-        found = [torch.empty_like(grad) if needed else None for needed in ctx.needs_input_grad[:3]]
-        grad_query, grad_key, grad_value = found
+        need_query, need_key, need_value = ctx.needs_input_grad[:3]
+        width = grad.shape[1]
+        found = grad.new_empty(len(grad), 3 * width)
         for group, kept in zip(ctx.layout.groups, ctx.kept, strict=True):
-            rows = slice(group.start, group.stop)
-            grad_output = _spread(grad, group, ctx.num_heads, zeros=True)
+            (grad_output,) = _spread(grad, group, ctx.num_heads, parts=1, zeros=True)
             # sum_j P_ij dP_ij = dO_i . O_i, with dropout too: no (T, T) reduction is needed
             inner = (grad_output * kept.output).sum(-1, keepdim=True)
             grad_output.mul_(kept.gain)
-            if grad_value is not None:
-                grad_value[rows] = _gather(torch.bmm(kept.used.transpose(1, 2), grad_output), group, ctx.num_heads)
-            if grad_query is None and grad_key is None:
-                continue
-            grad_scores = torch.bmm(grad_output, kept.value.transpose(1, 2)).mul_(kept.used)
-            grad_scores.addcmul_(kept.weights, inner, value=-1)
-            if grad_query is not None:
-                grad_query[rows] = _gather(torch.bmm(grad_scores, kept.key).mul_(ctx.scale), group, ctx.num_heads)
-            if grad_key is not None:
-                grad_key[rows] = _gather(torch.bmm(grad_scores.transpose(1, 2), kept.query), group, ctx.num_heads)
-        for tensor in found:
-            if tensor is not None:
-                tensor[ctx.layout.num_tokens :].zero_()
-        return (*found, None, None, None, None)
+            parts = grad_output.new_empty(3, *grad_output.shape)
+            if need_value:
+                torch.bmm(kept.used.transpose(1, 2), grad_output, out=parts[2])
+            if need_query or need_key:
+                grad_scores = torch.bmm(grad_output, kept.value.transpose(1, 2)).mul_(kept.used)
+                grad_scores.addcmul_(kept.weights, inner, value=-1)
+                torch.bmm(grad_scores, kept.key, out=parts[0]).mul_(ctx.scale)
+                torch.bmm(grad_scores.transpose(1, 2), kept.query, out=parts[1])
+            _gather(parts, group, ctx.num_heads, into=found)
+        found[ctx.layout.num_tokens :].zero_()
+        grad_query, grad_key, grad_value = found.split(width, 1)
+        return (
+            grad_query if need_query else None,
+            grad_key if need_key else None,
+            grad_value if need_value else None,
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _hiding(hidden: Tensor, dtype: torch.dtype, num_heads: int) -> Tensor:
@@ -116,19 +122,27 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _spread(x: Tensor, group: Group, num_heads: int, *, zeros: bool = False) -> Tensor:
-    """Packed rows of a group as (G * H, T, K), always a fresh tensor; padding is zero or repeats the last token."""
+def _spread(x: Tensor, group: Group, num_heads: int, *, parts: int, zeros: bool = False) -> tuple[Tensor, ...]:
+    """Packed rows of a group, ``parts`` side by side, as (G * H, T, K) each: fresh tensors.
+
+    Padding is zero, or repeats its document's last token.
+    """
     rows = x[group.start : group.stop]
     if group.slots is not None and group.rows is not None:
         if zeros:
             rows = x.new_zeros(group.size * group.length, x.shape[1]).index_copy_(0, group.slots, rows)
         else:
             rows = rows.index_select(0, group.rows)
-    heads = rows.view(group.size, group.length, num_heads, -1).transpose(1, 2)
-    return heads.clone(memory_format=torch.contiguous_format).view(group.size * num_heads, group.length, -1)
+    heads = rows.view(group.size, group.length, parts, num_heads, -1).permute(2, 0, 3, 1, 4)
+    return heads.clone(memory_format=torch.contiguous_format).flatten(1, 2).unbind()
 
 
-def _gather(x: Tensor, group: Group, num_heads: int) -> Tensor:
-    """(G * H, T, K) as packed rows, padding left out."""
-    rows = x.view(group.size, num_heads, group.length, -1).transpose(1, 2).reshape(group.size * group.length, -1)
-    return rows if group.slots is None else rows.index_select(0, group.slots)
+def _gather(x: Tensor, group: Group, num_heads: int, *, into: Tensor) -> None:
+    """Write (parts, G * H, T, K) into the group's packed rows, the parts side by side, padding left out."""
+    heads = x.view(len(x), group.size, num_heads, group.length, -1)
+    rows = heads.permute(1, 3, 0, 2, 4).reshape(group.size * group.length, -1)
+    target = into[group.start : group.stop]
+    if group.slots is None:
+        target.copy_(rows)
+    else:
+        torch.index_select(rows, 0, group.slots, out=target)

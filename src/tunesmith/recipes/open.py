@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from tunesmith.base.errors import CheckpointError
+from tunesmith.base.errors import CheckpointError, SettingError
 from tunesmith.base.files import file_hash
 from tunesmith.models._checkpoint import from_preset, head_from_hf, load, preset_names
 from tunesmith.models._folder import read_config, resolve
@@ -81,6 +81,29 @@ def need_tokenizer(model: Model) -> Tokenizer:
     if model.tokenizer is None:
         raise CheckpointError(f"{model.source}: has no tokenizer files: name a folder that has with tokenizer=FOLDER")
     return model.tokenizer
+
+
+def longest_text(model: Model, *, wanted: int, pair: bool) -> int:
+    """The longest text that the model takes, in tokens, and at most ``wanted``.
+
+    Raises:
+        CheckpointError: There is no tokenizer, or the model has no segment for a second text.
+        SettingError: So few tokens leave no room beside the special ones.
+    """
+    tokenizer, encoder = need_tokenizer(model), model.config.encoder
+    longest, special = min(wanted, encoder.max_positions), tokenizer.special_tokens(pair=pair)
+    if longest <= special:
+        raise SettingError(
+            f"data.max_tokens: must leave room beside {special} special tokens, got {wanted} "
+            f"(and the model has {encoder.max_positions} positions)"
+        )
+    segments = tokenizer.encode(["a"], ["a"], max_tokens=None).segments[0] if pair else []
+    if max(segments, default=0) >= encoder.num_segments:
+        raise CheckpointError(
+            f"{model.source}: its tokenizer puts a second text into segment {max(segments)}, but config.json "
+            f"type_vocab_size is {encoder.num_segments}: join the two texts into one column"
+        )
+    return longest
 
 
 def task_head(model: Model, problem: str) -> HeadConfig:

@@ -59,6 +59,8 @@ class OutputFolder:
             check_same(self.out, read_toml(kept), self.record)
             for part in self.out.rglob(".*.part"):  # what a killed process was writing
                 part.unlink(missing_ok=True)
+            for done in self.out.rglob("metrics.json"):  # and what it had not yet tidied up
+                remove_quietly(done.parent / "checkpoint")
             return (self.out / "metrics.json").is_file()
         elif held:
             raise StorageError(f"{self.out}: already holds {held[0]}: add --resume to go on, --overwrite to start anew")

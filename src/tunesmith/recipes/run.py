@@ -29,7 +29,6 @@ class Run:
         folder: Where it is saved, None if nowhere.
         max_tokens: Longest text, in tokens.
         opened: The parts it was made of.
-        keep_alive: What must live as long as the run, such as its temporary folder.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class Run:
         self.metrics = metrics
         self.folder = folder
         self.max_tokens = max_tokens
-        self.keep_alive: object = None
 
     def predict(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Predictions, in order: ``label`` and ``probabilities``; ``value``; or ``tags``.

@@ -5,6 +5,7 @@ import hashlib
 import json
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from tunesmith.models._checkpoint import check_plain
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.recipes.listener import Listener, Silent
-from tunesmith.recipes.open import fingerprint, need_tokenizer, open_base, set_tokenizer, task_head
+from tunesmith.recipes.open import fingerprint, longest_text, need_tokenizer, open_base, set_tokenizer, task_head
 from tunesmith.recipes.output import OutputFolder
 from tunesmith.recipes.prepare import Prepared, prepare
 from tunesmith.recipes.reporting import predictions_of, write_report
@@ -61,7 +62,7 @@ def tune(
         model: Folder, hub id, preset, or a model (which is copied, not changed).
         data: File, folder with splits, or hub id.
         method: Name of a method, or its settings.
-        out: Folder of the run; a temporary one, gone with the process, if None.
+        out: Folder of the run; a temporary one, gone with the run, if None.
         settings: Deep settings, such as ``{"train.epochs": 3}``.
         resume: Go on with what stands in ``out``.
         overwrite: Delete what stands in ``out``.
@@ -74,9 +75,13 @@ def tune(
     chosen = method if isinstance(method, MethodConfig) else choose("method", {"name": method, **method_fields})
     resolved = tune_settings(nested(settings or {}), {"method": chosen})
     if out is None:
-        temporary = tempfile.TemporaryDirectory(prefix="tunesmith-")
-        run = run_tune(model, data, Path(temporary.name) / "run", resolved, listener=listener)
-        run.keep_alive = temporary  # the folder lives as long as the run
+        temporary = Path(tempfile.mkdtemp(prefix="tunesmith-"))
+        try:
+            run = run_tune(model, data, temporary / "run", resolved, listener=listener)
+        except BaseException:
+            remove_quietly(temporary)
+            raise
+        weakref.finalize(run, remove_quietly, temporary)
         return run
     return run_tune(model, data, Path(out), resolved, resume=resume, overwrite=overwrite, listener=listener)
 
@@ -125,7 +130,7 @@ def _tune_in(
     head = settings.method.head(task.head(task_head(base, task.problem)))
     model = base.with_head(head, labels=task.labels, seed=seed)
     tokenizer = need_tokenizer(model)
-    max_tokens = min(settings.data.max_tokens, model.config.encoder.max_positions)
+    max_tokens = longest_text(model, wanted=settings.data.max_tokens, pair=task.pair is not None)
     parts = {name: task.encode(table, tokenizer, max_tokens=max_tokens) for name, table in prepared.tables.items()}
     for name, part in parts.items():
         if part.examples.truncated:

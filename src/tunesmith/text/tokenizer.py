@@ -77,6 +77,9 @@ class Tokenizer:
             texts: Texts, or lists of words.
             pairs: Second texts.
             max_tokens: Longest result, in tokens; the longer text of a pair loses its end first. None: no limit.
+
+        Raises:
+            CheckpointError: The tokenizer has no token for a text, not even an unknown one.
         """
         backend = self.backend
         as_words = bool(len(texts)) and not isinstance(texts[0], str)
@@ -88,6 +91,10 @@ class Tokenizer:
         try:
             items = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
             encodings = backend.encode_batch(items, is_pretokenized=as_words)
+        except Exception as error:
+            if type(error) is not Exception:  # the library's own errors are bare, all others are our mistakes
+                raise
+            raise CheckpointError(f"tokenizer: cannot encode these texts: {str(error).splitlines()[0]}") from None
         finally:
             backend.no_truncation()
         return Encoded(

@@ -79,7 +79,10 @@ class Checkpoints:
         if not path.exists():
             return None
         tensors = load_tensors(path)
-        metadata = tensor_metadata(path)
+        try:
+            progress = Progress(**json.loads(tensor_metadata(path)["progress"]))
+        except (KeyError, ValueError, TypeError):
+            raise self._foreign() from None
         self._copy(
             {name.removeprefix("parameter/"): t for name, t in tensors.items() if "parameter/" in name}, parameters
         )
@@ -87,18 +90,24 @@ class Checkpoints:
         for number, name in enumerate(parameters):
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 tensor = tensors.get(f"optimiser/{key}/{name}")
-                if tensor is not None:
-                    state.setdefault(number, {})[key] = tensor
+                if tensor is None:
+                    continue
+                if tensor.shape != (() if key == "step" else parameters[name].shape):
+                    raise self._foreign()
+                state.setdefault(number, {})[key] = tensor
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-        return Progress(**json.loads(metadata["progress"]))
+        return progress
 
     def load_best(self, progress: Progress, parameters: Mapping[str, Tensor]) -> None:
         """Put the parameters of the best step back."""
         self._copy(load_tensors(self.folder / f"best-{progress.best_step}.safetensors"), parameters)
 
     def _copy(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-        if set(tensors) != set(parameters):
-            raise CheckpointError(f"{self.folder}: the checkpoint is of another run: start anew with --overwrite")
+        if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in parameters.items()}:
+            raise self._foreign()
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(tensors[name])
+
+    def _foreign(self) -> CheckpointError:
+        return CheckpointError(f"{self.folder}: the checkpoint is damaged or of another run: start with --overwrite")

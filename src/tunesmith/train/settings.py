@@ -20,7 +20,9 @@ class TrainSettings(Config):
         default=None, description="Training time, at most; the learning rate lands at zero when it is up."
     )
     learning_rate: Positive | None = pydantic.Field(default=None, description="Peak learning rate.")
-    batch_size: Count | None = pydantic.Field(default=None, description="Sequences in an optimiser step.")
+    batch_size: Annotated[int, pydantic.Field(ge=1, le=1_000_000)] | None = pydantic.Field(
+        default=None, description="Sequences in an optimiser step."
+    )
     warmup: Annotated[float, pydantic.Field(ge=0, lt=1)] = pydantic.Field(
         default=0.06, description="Share of the run in which the learning rate rises."
     )
@@ -31,7 +33,9 @@ class TrainSettings(Config):
     patience: Count | None = pydantic.Field(
         default=None, description="Stop after this many evaluations without a better dev score."
     )
-    evaluations: Count | None = pydantic.Field(default=None, description="Evaluations on the dev split per run.")
+    evaluations: Annotated[int, pydantic.Field(ge=1, le=100_000)] | None = pydantic.Field(
+        default=None, description="Evaluations on the dev split per run."
+    )
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = pydantic.Field(
         default=0, description="Seed of fresh weights, data order and dropout."
     )
