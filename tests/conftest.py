@@ -30,6 +30,7 @@ class TinyData:
 def _cache_of_our_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUNESMITH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("os.fsync", lambda handle: None)  # no test cuts the power, and a run waits for dozens of them
         yield
 
 

@@ -1,11 +1,11 @@
 """How the documents of one batch lie: packed one behind the other, with no padding between them.
 
-Per-token work runs on the packed rows alone. Attention runs on groups of documents of similar length: only there are
-the shorter documents of a group padded, by at most what the grouping found cheaper than one more call.
+Per-token work runs on the packed rows alone. Attention runs on groups of documents of similar length: a group is a
+batch of bins of one length, each bin holds one or more whole documents, and a bias keeps them apart.
 
-Sizes are rounded up to few different values (rows by at most 1/16, lengths of a group to a multiple of 16, documents
-of a group to a multiple of 4): matrix libraries compile and keep a kernel for each new shape, which costs a multiple
-of the product itself. Measured: docs/benchmarks/attention.md.
+Sizes are rounded up to few different values (rows by at most 1/16, lengths of bins to a multiple of 16 or 32, their
+number to an even one): matrix libraries compile and keep a kernel for each new shape, which costs a multiple of the
+product itself. Measured: docs/benchmarks/attention.md.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,10 @@ from dataclasses import dataclass
 
 import torch
 
-from tunesmith.base.shapes import Bool, Int, Tensor
+from tunesmith.base.shapes import Float, Int, Tensor
 
 CALL_COST = 8000
 """Cost of one more attention group, in score elements per head."""
-LENGTH_STEP = 16
-SIZE_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,12 @@ class Group:
     Attributes:
         start: First packed row of the group.
         stop: One behind its last packed row.
-        size: Number of documents, G, rounded up: the last ones may be empty.
-        length: Tokens of the longest one, T, rounded up.
-        slots: Place of each packed row in the padded (G * T) rows; None where nothing is padded.
-        rows: Packed row, counted from ``start``, that each padded row reads: padding repeats its document's last token.
-        hidden: True where a padded key stands; None where nothing is padded.
+        size: Number of bins, G; the last ones may be empty.
+        length: Tokens of a bin, T.
+        slots: Place of each packed row in the (G * T) rows of the bins; None where the bins are the rows.
+        rows: Packed row, counted from ``start``, that each row of the bins reads; any, where it is padding.
+        bias: What is added to scores: 0 inside a document, -1e30 elsewhere; (G, T, T), or (G, 1, T) where each bin
+            holds one document, or None where each is full of one.
     """
 
     start: int
@@ -41,7 +40,7 @@ class Group:
     length: int
     slots: Int[Tensor, "N"] | None
     rows: Int[Tensor, "GT"] | None
-    hidden: Bool[Tensor, "G T"] | None
+    bias: Float[Tensor, "G Q T"] | None
 
 
 @dataclass(frozen=True)
@@ -111,22 +110,39 @@ def _group(lengths: Sequence[int], device: torch.device | str) -> list[Group]:
     start = first = 0
     for last in _cuts(lengths):
         part = lengths[first:last]
-        length, size = _round_up(max(part), LENGTH_STEP), _round_up(len(part), SIZE_STEP)
-        stop = start + sum(part)
-        if min(part) == length and len(part) == size:
-            groups.append(Group(start, stop, size, length, None, None, None))
-        else:
-            counts = torch.tensor([*part, *[0] * (size - len(part))])
-            real = torch.arange(length) < counts[:, None]  # (G, T)
-            slots = real.flatten().nonzero()[:, 0]
-            # padding reads its own document, so that not even a NaN crosses from one document to another
-            inside = torch.arange(length).minimum((counts[:, None] - 1).clamp_min(0))
-            rows = (counts.cumsum(0) - counts).clamp_max(stop - start - 1)[:, None] + inside
-            groups.append(
-                Group(start, stop, size, length, slots.to(device), rows.flatten().to(device), (~real).to(device))
-            )
+        length, stop = _bin_length(max(part)), start + sum(part)
+        groups.append(_bins(part, start, stop, length, device))
         start, first = stop, last
     return groups
+
+
+def _bins(lengths: Sequence[int], start: int, stop: int, length: int, device: torch.device | str) -> Group:
+    """Put documents into bins, longest first, each into the first bin that has room."""
+    rooms: list[int] = []
+    places = [(0, 0)] * len(lengths)
+    for document in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        count = lengths[document]
+        bin_ = next((i for i, room in enumerate(rooms) if room >= count), len(rooms))
+        if bin_ == len(rooms):
+            rooms.append(length)
+        places[document] = bin_, length - rooms[bin_]
+        rooms[bin_] -= count
+    if len(rooms) == len(lengths) and not any(rooms):  # each bin is one document and full
+        return Group(start, stop, len(rooms), length, None, None, None)
+    size = len(rooms) + len(rooms) % 2
+    counts = torch.tensor(lengths)
+    begins = torch.tensor([bin_ * length + offset for bin_, offset in places])
+    inside = torch.arange(stop - start) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    slots = torch.repeat_interleave(begins, counts) + inside
+    rows = torch.zeros(size * length, dtype=torch.long)
+    rows[slots] = torch.arange(stop - start)
+    owner = torch.full((size * length,), -1)
+    owner[slots] = torch.repeat_interleave(torch.arange(len(lengths)), counts)
+    owner = owner.view(size, length)
+    alone = len(rooms) == len(lengths)
+    apart = owner[:, None] < 0 if alone else owner[:, None] != owner[:, :, None]
+    bias = apart.float() * -1e30  # not -inf: rows of empty bins must not become NaN
+    return Group(start, stop, size, length, slots.to(device), rows.to(device), bias.to(device))
 
 
 def _cuts(lengths: Sequence[int]) -> list[int]:
@@ -138,12 +154,16 @@ def _cuts(lengths: Sequence[int]) -> list[int]:
     begins = [0, *ends[:-1]]
     best = [0.0]
     cut = [0]
-    for j, end in enumerate(ends):
-        cheapest, where, longest = float("inf"), j, 0
+    for j in range(len(ends)):
+        cheapest, where, longest, tokens = float("inf"), j, 0, 0
+        counted: list[tuple[int, int]] = []  # (length, documents) of the group so far
         for i in range(j, -1, -1):
-            longest = max(longest, lengths[begins[i]])
-            size = _round_up(end - begins[i], SIZE_STEP)
-            cost = best[i] + CALL_COST + size * _round_up(longest, LENGTH_STEP) ** 2
+            length, documents = lengths[begins[i]], ends[i] - begins[i]
+            longest, tokens = max(longest, length), tokens + documents * length
+            counted.append((length, documents))
+            size = _bin_length(longest)
+            wide = sum(n for width, n in counted if 2 * width > size)  # no two of them share a bin
+            cost = best[i] + CALL_COST + max(wide, -(-tokens // size)) * size * size
             if cost < cheapest:
                 cheapest, where = cost, i
         best.append(cheapest)
@@ -154,6 +174,11 @@ def _cuts(lengths: Sequence[int]) -> list[int]:
         found.append(ends[j - 1])
         j = cut[j]
     return found[::-1]
+
+
+def _bin_length(longest: int) -> int:
+    """Length of bins for documents up to ``longest``: a multiple of 32 (vector units work best on them), or 16."""
+    return 16 if longest <= 16 else _round_up(longest, 32)
 
 
 def spare_rows(num_tokens: int) -> int:

@@ -43,7 +43,7 @@ def attend(
 class _Kept:
     """What the backward pass of one group needs; tensors are (G * H, T, ...).
 
-    ``used`` are the weights after dropout, not yet scaled by ``gain``.
+    ``used`` are the weights after dropout.
     """
 
     query: Tensor
@@ -51,7 +51,6 @@ class _Kept:
     value: Tensor
     weights: Tensor
     used: Tensor
-    gain: float
     output: Tensor
 
 
@@ -64,18 +63,17 @@ class _Attend(torch.autograd.Function):
         for group in layout.groups:
             q, k, v = _spread(packed, group, num_heads, parts=3)
             q.mul_(scale)
-            if group.hidden is None:
-                scores = torch.bmm(q, k.transpose(1, 2))
-            else:
-                scores = torch.baddbmm(_hiding(group.hidden, q.dtype, num_heads), q, k.transpose(1, 2))
+            scores = torch.bmm(q, k.transpose(1, 2))
+            if group.bias is not None:
+                per_head = scores.view(group.size, num_heads, group.length, group.length)
+                per_head.add_(group.bias.to(scores.dtype)[:, None])
             # in fp32 and back: exact sums, and twice as fast as bf16 where T is no multiple of 32
             weights = torch.softmax(scores, -1, dtype=_wide(scores.dtype)).to(scores.dtype)
-            dropped = draw(weights.shape, dropout, layout.noise)
-            used = weights if dropped is None else weights.masked_fill(dropped.mask, 0)
-            gain = 1.0 if dropped is None else dropped.scale
-            result = torch.bmm(used, v).mul_(gain)
+            factors = draw(weights.shape, dropout, layout.noise, weights.dtype)
+            used = weights if factors is None else factors.mul_(weights)
+            result = torch.bmm(used, v)
             _gather(result[None], group, num_heads, into=output)
-            kept.append(_Kept(q, k, v, weights, used, gain, result))
+            kept.append(_Kept(q, k, v, weights, used, result))
         output[layout.num_tokens :].zero_()
         ctx.kept, ctx.layout, ctx.num_heads, ctx.scale = kept, layout, num_heads, scale
         return output
@@ -90,7 +88,6 @@ class _Attend(torch.autograd.Function):
             (grad_output,) = _spread(grad, group, ctx.num_heads, parts=1, zeros=True)
             # sum_j P_ij dP_ij = dO_i . O_i, with dropout too: no (T, T) reduction is needed
             inner = (grad_output * kept.output).sum(-1, keepdim=True)
-            grad_output.mul_(kept.gain)
             parts = grad_output.new_empty(3, *grad_output.shape)
             if need_value:
                 torch.bmm(kept.used.transpose(1, 2), grad_output, out=parts[2])
@@ -113,11 +110,6 @@ class _Attend(torch.autograd.Function):
         )
 
 
-def _hiding(hidden: Tensor, dtype: torch.dtype, num_heads: int) -> Tensor:
-    """What is added to the scores of padded keys, (G * H, 1, T): not -inf, or rows of empty documents became NaN."""
-    return (hidden.to(dtype) * -1e30).repeat_interleave(num_heads, 0)[:, None]
-
-
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -125,7 +117,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 def _spread(x: Tensor, group: Group, num_heads: int, *, parts: int, zeros: bool = False) -> tuple[Tensor, ...]:
     """Packed rows of a group, ``parts`` side by side, as (G * H, T, K) each: fresh tensors.
 
-    Padding is zero, or repeats its document's last token.
+    Padding is zero, or any of the rows.
     """
     rows = x[group.start : group.stop]
     if group.slots is not None and group.rows is not None:

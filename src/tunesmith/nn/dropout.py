@@ -2,63 +2,45 @@
 
 Paper: Dropout (Srivastava et al., JMLR 2014). Differs: the rate is rounded to 1/256 (0.1 becomes 26/256); kept values
 are scaled by the inverse of the rounded rate, so that expectations are exact. On a CPU torch's own dropout costs as
-much as a matrix product of the same activations; this costs a quarter of that (docs/benchmarks/attention.md).
+much as four matrix products of the same activations; this costs a sixth of it (docs/benchmarks/attention.md). Bytes
+become factors by integer arithmetic: comparisons, and what is made of their truth values, are far slower there.
 """
-
-from dataclasses import dataclass
 
 import torch
 
-from tunesmith.base.shapes import Bool, Float, Tensor
+from tunesmith.base.shapes import Float, Tensor
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """Which values fall, and the scale of those that stay."""
-
-    mask: Bool[Tensor, "..."]
-    scale: float
-
-
-def draw(shape: torch.Size, rate: float, noise: torch.Generator | None) -> Dropped | None:
-    """Decide which values of a tensor of this shape fall; None where dropout is off.
+def draw(
+    shape: torch.Size, rate: float, noise: torch.Generator | None, dtype: torch.dtype
+) -> Float[Tensor, "..."] | None:
+    """Factors of dropout for activations of this shape: 0, or the scale of what is kept; None where dropout is off.
 
     Args:
         shape: Shape of the activations.
         rate: Probability that a value falls, in [0, 1); rounded to 1/256.
         noise: Stream to draw from; None switches dropout off.
+        dtype: Type of the activations.
     """
-    threshold = round(rate * 256)
+    threshold = min(255, round(rate * 256))
     if noise is None or threshold == 0:
         return None
     count = shape.numel()
     words = torch.empty((count + 7) // 8, dtype=torch.int64, device=noise.device)
     words.random_(-(2**63), None, generator=noise)  # the whole range: by default the top bit would always be 0
-    mask = words.view(torch.uint8)[:count].view(shape) < threshold
-    return Dropped(mask, 256 / (256 - threshold))
+    kept = words.view(torch.uint8)[:count].view(shape).clamp_(threshold - 1, threshold).sub_(threshold - 1)
+    return kept.to(dtype).mul_(256 / (256 - threshold))
 
 
 def dropout(x: Float[Tensor, "..."], rate: float, noise: torch.Generator | None) -> Float[Tensor, "..."]:
     """Zero each value with probability ``rate`` and scale the others."""
-    dropped = draw(x.shape, rate, noise)
-    return x if dropped is None else x.masked_fill(dropped.mask, 0) * dropped.scale
+    factors = draw(x.shape, rate, noise, x.dtype)
+    return x if factors is None else x * factors
 
 
 def dropout_add(
     x: Float[Tensor, "N D"], residual: Float[Tensor, "N D"], rate: float, noise: torch.Generator | None
 ) -> Float[Tensor, "N D"]:
     """``residual + dropout(x)`` in one pass."""
-    dropped = draw(x.shape, rate, noise)
-    return x + residual if dropped is None else _DropoutAdd.apply(x, residual, dropped)
-
-
-class _DropoutAdd(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, residual, dropped):  # noqa: D102
-        ctx.dropped = dropped
-        return torch.add(residual, x.masked_fill(dropped.mask, 0), alpha=dropped.scale)
-
-    @staticmethod
-    def backward(ctx, *grads):  # noqa: D102
-        (grad,) = grads
-        return grad.masked_fill(ctx.dropped.mask, 0).mul_(ctx.dropped.scale), grad, None
+    factors = draw(x.shape, rate, noise, x.dtype)
+    return x + residual if factors is None else torch.addcmul(residual, x, factors)
