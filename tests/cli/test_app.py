@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from tunesmith.cli import app as application
 
 PROBE = """
 import sys
@@ -23,6 +26,17 @@ def test_help_and_lists_import_nothing_heavy(arguments):
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert found.stdout
+
+
+def test_a_full_gpu_is_one_line(monkeypatch, capsys):
+    def fail(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory\nand much more")
+
+    monkeypatch.setattr(application, "app", fail)
+    with pytest.raises(SystemExit) as left:
+        application.main(["list"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("out of GPU memory: set a smaller")
 
 
 def test_list_names_every_choice():

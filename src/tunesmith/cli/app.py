@@ -44,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     except MemoryError:
         sys.exit(_fail("out of memory: set a smaller train.micro_batch_tokens or data.max_tokens"))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; this file must not import torch
+            raise
+        sys.exit(_fail("out of GPU memory: set a smaller train.micro_batch_tokens or data.max_tokens"))
     if code == _INTERRUPTED:  # typer catches Ctrl-C itself
         print("stopped: the same command with --resume goes on", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
