@@ -11,15 +11,13 @@ without tokenising and scoring. Each in a process of its own, alternately.
 import argparse
 import json
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
+import alternating
 import peers
 
 SIDES = ("ours_cold", "ours_cached", "peer_bf16", "peer_fp32")
@@ -55,9 +53,7 @@ def _ours(rows: list, held: list, cache: Path) -> dict[str, float]:
     from tunesmith.recipes import tune
 
     with tempfile.TemporaryDirectory() as folder:
-        for split, part in {"train": rows, "dev": held}.items():
-            text = "".join(json.dumps(row) + "\n" for row in part)
-            (Path(folder) / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        alternating.write_splits(Path(folder), {"train": rows, "dev": held})
         method = choose("method", "linear_probe")
         started = time.perf_counter()
         run = tune.tune(str(peers.checkpoint()), folder, method=method, out=Path(folder) / "run")
@@ -86,18 +82,12 @@ def main() -> None:
         print(json.dumps(run_side(arguments.side, arguments.data, arguments.threads, arguments.cache)))
         return
     sides = arguments.sides.split(",")
-    seen: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    seen: dict[str, list[alternating.Figures]] = {}
+    options = ["--data", str(arguments.data), "--threads", str(arguments.threads)]
     for _ in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as cache:  # empty for ours_cold, filled by it for ours_cached
-            for side in sides:
-                command = [sys.executable, __file__, "--side", side, "--data", str(arguments.data), "--cache", cache]
-                command += ["--threads", str(arguments.threads)]
-                output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                seen[side].append(json.loads(output.splitlines()[-1]))
-                print(side, seen[side][-1], file=sys.stderr, flush=True)
-    medians = {
-        side: {name: statistics.median(run[name] for run in runs) for name in runs[0]} for side, runs in seen.items()
-    }
+            alternating.one_round(__file__, sides, [*options, "--cache", cache], seen)
+    medians = alternating.medians(seen)
     result: dict[str, object] = {"benchmark": "linear_probe", "rows": ROWS, "threads": arguments.threads}
     result |= {"rounds": arguments.rounds, "median": medians, **peers.environment()}
     if set(SIDES) <= set(sides):
@@ -107,12 +97,7 @@ def main() -> None:
             for ours in ("ours_cold", "ours_cached")
             for peer in ("peer_fp32", "peer_bf16")
         }
-    line = json.dumps(result)
-    print(line)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    alternating.publish(result, arguments.out)
 
 
 if __name__ == "__main__":

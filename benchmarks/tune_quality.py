@@ -39,12 +39,12 @@ def rows_as_folder(folder: Path, data: Path, task: peers.Task) -> Path:
     return folder
 
 
-def run(task: peers.Task, method: str, seed: int, data: Path) -> dict:
+def run(task: peers.Task, method: str, seed: int, data: Path, where: dict) -> dict:
     """One run with no setting but the seed."""
     with tempfile.TemporaryDirectory() as folder:
         source = rows_as_folder(Path(folder) / "data", data, task)
         tuned = tunesmith.tune(str(peers.checkpoint()), source, method=method, settings={"train.seed": seed})
-    return {"task": task.name, "method": method, "seed": seed, "metrics": tuned.metrics, **peers.environment()}
+    return {"task": task.name, "method": method, "seed": seed, "metrics": tuned.metrics, **where}
 
 
 def read(path: Path) -> list[dict]:
@@ -91,12 +91,13 @@ def main() -> None:
         print(table(arguments.out, RESULTS / "tune_quality_peers.jsonl"))
         return
     torch.set_num_threads(arguments.threads)
+    where = peers.environment()  # at the start: the commit whose code this process has loaded
     done = {(line["task"], line["method"], line["seed"]) for line in read(arguments.out)}
     for seed in tune_quality_peers.SEEDS:
         for method in arguments.methods.split(","):
             for name in arguments.tasks.split(","):
                 if (name, method, seed) not in done:
-                    line = run(peers.TASKS[name], method, seed, arguments.data)
+                    line = run(peers.TASKS[name], method, seed, arguments.data, where)
                     print(name, method, seed, line["metrics"]["test"], flush=True)
                     with arguments.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(line) + "\n")

@@ -10,14 +10,13 @@ autocast, length grouping, eager attention, which is faster than sdpa in bf16 he
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
+import alternating
 import peers
 
 SIDES = ("ours_lora", "peft_best", "ours_full", "peft_documented")
@@ -65,9 +64,7 @@ def _ours(method: str, rows: list, held: list) -> dict[str, float]:
     import tunesmith
 
     with tempfile.TemporaryDirectory() as folder:
-        for split, part in {"train": rows, "dev": held}.items():
-            text = "".join(json.dumps(row) + "\n" for row in part)
-            (Path(folder) / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        alternating.write_splits(Path(folder), {"train": rows, "dev": held})
         fields = {"rank": 8, "alpha": 16, "targets": ("attention.query", "attention.value")} if method == "lora" else {}
         settings = {"train.epochs": 1, "train.batch_size": BATCH, "train.evaluations": 1}
         run = tunesmith.tune(str(peers.checkpoint()), folder, method=method, settings=settings, **fields)
@@ -96,17 +93,11 @@ def main() -> None:
         print(json.dumps(run_side(arguments.side, arguments.data, arguments.threads)))
         return
     sides = arguments.sides.split(",")
-    seen: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    seen: dict[str, list[alternating.Figures]] = {}
+    options = ["--data", str(arguments.data), "--threads", str(arguments.threads)]
     for _ in range(arguments.rounds):
-        for side in sides:
-            command = [sys.executable, __file__, "--side", side, "--data", str(arguments.data)]
-            command += ["--threads", str(arguments.threads)]
-            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            seen[side].append(json.loads(output.splitlines()[-1]))
-            print(side, seen[side][-1], file=sys.stderr, flush=True)
-    medians = {
-        side: {name: statistics.median(run[name] for run in runs) for name in runs[0]} for side, runs in seen.items()
-    }
+        alternating.one_round(__file__, sides, options, seen)
+    medians = alternating.medians(seen)
     result: dict[str, object] = {"benchmark": "tune_vs_peft", "threads": arguments.threads, "rounds": arguments.rounds}
     result |= {"median": medians, **peers.environment()}
     if set(SIDES) <= set(sides):
@@ -119,12 +110,7 @@ def main() -> None:
             "memory_vs_documented": medians["ours_lora"]["peak_rss_bytes"]
             / medians["peft_documented"]["peak_rss_bytes"],
         }
-    line = json.dumps(result)
-    print(line)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    alternating.publish(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ class Family:
         heads: Head name to its table; those of a bare model come last.
         from_hf: Encoder settings from config.json.
         to_hf: Fields of config.json from the encoder settings.
-        positions: How positions count: every token, or only those that are not padding.
-        pair_segments: Whether the second text of a pair has a segment of its own.
+        bare: Name of the transformers class without a head.
+        pad_counts: Whether padding takes positions; RoBERTa counts real tokens only.
         presets: Sizes by name, in the fields of config.json.
     """
 

@@ -15,7 +15,7 @@ from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.head.classify import ClassifyConfig
 from tunesmith.nn.head.tag import TagConfig
 from tunesmith.nn.init import init_normal
-from tunesmith.text.tokenizer import Tokenizer, load_tokenizer
+from tunesmith.text.tokenizer import load_tokenizer
 
 _PROBLEMS = {
     "regression": "regression",
@@ -24,13 +24,11 @@ _PROBLEMS = {
 }
 
 
-def load(name: str | Path, *, head: HeadConfig | None = None, labels: tuple[str, ...] = (), seed: int = 0) -> Model:
+def load(name: str | Path, *, seed: int = 0) -> Model:
     """Load a model from a folder in the Hugging Face layout, or from the hub.
 
     Args:
         name: Folder or hub id.
-        head: Head to put on it; that of its architecture by default. What the checkpoint lacks of it is fresh.
-        labels: Names of the head's outputs.
         seed: Seed of fresh weights.
 
     Raises:
@@ -52,14 +50,11 @@ def load(name: str | Path, *, head: HeadConfig | None = None, labels: tuple[str,
             f"{model.config.encoder.vocab_size} token vectors: they do not belong together"
         )
     fill(model, tensors, part="encoder", strict=True, seed=seed)
-    rest = model.aside
-    fill(model, rest, part="head", strict=model.head is not None, seed=seed)
-    if head is not None and head != model.config.head:
-        return model.with_head(head, labels=labels, seed=seed)
+    fill(model, model.aside, part="head", strict=model.head is not None, seed=seed)
     return model.eval()
 
 
-def from_preset(name: str, *, tokenizer: Tokenizer | None = None, seed: int = 0) -> Model:
+def from_preset(name: str, *, seed: int = 0) -> Model:
     """A model with random weights from a family's preset.
 
     Raises:
@@ -70,7 +65,6 @@ def from_preset(name: str, *, tokenizer: Tokenizer | None = None, seed: int = 0)
         if name in table.presets:
             model, _ = _build({**table.presets[name], "model_type": family, "architectures": [table.bare]}, source=name)
             init_normal(model, std=model.config.encoder.initial_std, seed=seed, name=name)
-            model.tokenizer = tokenizer
             return model
     raise SettingError(f"model: there is no preset {name!r}")
 

@@ -1,6 +1,5 @@
 """Checkpoint folders in the Hugging Face layout: find them, read config and tensors, write them."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -116,8 +115,3 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], *, max_shard_byte
         places |= dict.fromkeys(shard, file)
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
-
-
-def plain_json(value: Any) -> Any:
-    """A value as JSON would read it back."""
-    return json.loads(json.dumps(value))

@@ -56,7 +56,7 @@ class _Kept:
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, value, layout, num_heads, scale, dropout):  # noqa: D102
+    def forward(ctx, query, key, value, layout, num_heads, scale, dropout):
         packed = torch.cat([query, key, value], 1)  # one gather and one transposition for all three
         output = torch.empty_like(query)
         kept = []
@@ -79,7 +79,7 @@ class _Attend(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx, *grads):  # noqa: D102
+    def backward(ctx, *grads):
         grad = grads[0].contiguous()
         need_query, need_key, need_value = ctx.needs_input_grad[:3]
         width = grad.shape[1]

@@ -230,18 +230,18 @@ def _learn(
             return _Outcome(progress, solution.facts)
         plan = make_plan(settings, size=len(train_part), d_model=model.config.encoder.d_model)
         listener.note(
-            f"{settings.method.choice_name()}: {plan.steps} steps of {_batch_size(settings, len(train_part), model)} "
-            f"sequences, learning rate {plan.learning_rate:g}"
+            f"{settings.method.choice_name()}: {plan.steps} steps of {plan.batch_size} sequences, "
+            f"learning rate {plan.learning_rate:g}"
         )
-        work = _Work(model, task, train_part, settings, _batch_size(settings, len(train_part), model), machine)
+        work = _Work(model, task, train_part, settings, plan.batch_size, machine)
 
         def evaluate() -> Evaluation:
             model.eval()
-            model.compute_dtype = machine.dtype
             logits = logits_of(model, dev.examples)
             model.train()
             return Evaluation(task.score(task.metrics(logits, dev))[1], None)
 
+        model.compute_dtype = machine.dtype
         model.train()
         try:
             progress = train(
@@ -269,7 +269,6 @@ class _Work:
         self.model, self.task, self.part, self.machine = model, task, part, machine
         self.limit = settings.train.micro_batch_tokens
         self.order = Order(len(part), batch_size=batch_size, seed=settings.train.seed)
-        model.compute_dtype = machine.dtype
 
     def micro_batches(self, step: int) -> list[Packed]:
         lengths = self.part.examples.lengths
@@ -294,6 +293,7 @@ def make_plan(settings: TuneSettings, *, size: int, d_model: int) -> Plan:
     count = wanted.evaluations or good.evaluations
     return Plan(
         steps=steps,
+        batch_size=batch_size,
         steps_per_epoch=per_epoch,
         learning_rate=wanted.learning_rate or good.learning_rate,
         warmup=wanted.warmup,
@@ -305,11 +305,6 @@ def make_plan(settings: TuneSettings, *, size: int, d_model: int) -> Plan:
         seed=wanted.seed,
         checkpoint_seconds=wanted.checkpoint_seconds,
     )
-
-
-def _batch_size(settings: TuneSettings, size: int, model: Model) -> int:
-    good = settings.method.defaults(size=size, d_model=model.config.encoder.d_model)
-    return settings.train.batch_size or good.batch_size
 
 
 def _finish(

@@ -134,8 +134,9 @@ class TaskConfig(Choice, abc.ABC):
         """What a dev split is stratified by; None: nothing."""
         return None
 
-    def prepare_head(self, head: torch.nn.Module, targets: Any) -> None:  # noqa: B027 (most tasks need nothing)
-        """Set what the head should know of the training targets before it is trained."""
+    def prepare_head(self, head: torch.nn.Module, targets: Any) -> None:
+        """Set what the head should know of the training targets before it is trained; nothing, in most tasks."""
+        return
 
     def texts_of(self, table: Table) -> tuple[Texts, list[str] | None]:
         """Texts (or words) and second texts of a table.

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
 
-from tunesmith.base.errors import CheckpointError, StorageError
+from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import write_atomic
 
 _FILES = (
@@ -146,17 +146,6 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
     except Exception as error:
         raise CheckpointError(f"{folder}: its tokenizer files are damaged: {str(error).splitlines()[0]}") from None
     return None
-
-
-def save_vocabulary(words: Sequence[str], folder: Path) -> None:
-    """Write a WordPiece vocabulary as vocab.txt, one token a line.
-
-    Raises:
-        StorageError: The folder cannot be written.
-    """
-    if any("\n" in word for word in words):
-        raise StorageError(f"{folder / 'vocab.txt'}: a token holds a line break")
-    write_atomic(folder / "vocab.txt", "\n".join(words) + "\n")
 
 
 def _settings(folder: Path, files: dict[str, bytes]) -> dict[str, object]:

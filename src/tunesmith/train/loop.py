@@ -58,6 +58,7 @@ class Plan:
 
     Attributes:
         steps: Optimiser steps.
+        batch_size: Sequences in a step.
         steps_per_epoch: For the log.
         learning_rate: Peak.
         warmup: Share of the run.
@@ -71,6 +72,7 @@ class Plan:
     """
 
     steps: int
+    batch_size: int
     steps_per_epoch: float
     learning_rate: float
     warmup: float

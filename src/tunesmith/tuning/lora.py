@@ -184,7 +184,7 @@ class _LoRA(torch.autograd.Function):
     """One node for the whole site: the frozen map needs no weight gradient, the small products share their inputs."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, lora_a, lora_b, scale):  # noqa: D102
+    def forward(ctx, x, weight, bias, lora_a, lora_b, scale):
         small_a = lora_a.to(x.dtype)
         small_b = (lora_b * scale).to(x.dtype)
         inner = x @ small_a.t()  # (N, R)
@@ -196,7 +196,7 @@ class _LoRA(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, *grads):  # noqa: D102
+    def backward(ctx, *grads):
         (grad,) = grads
         x, weight, small_a, small_b, inner = ctx.saved_tensors
         grad_inner = grad @ small_b  # (N, R)
