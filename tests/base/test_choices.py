@@ -44,7 +44,10 @@ def candidates(kind):
         return [None]
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return list(kind)
-    return {bool: [False, True], int: [3, 7], float: [0.25, 3e-7, 12.5], str: ['a é \\ "b"', *METRICS]}[kind]
+    if isinstance(kind, type) and issubclass(kind, Config):
+        required = {name: 8 for name, info in kind.model_fields.items() if info.is_required()}
+        return [kind(**required)]
+    return {bool: [False, True], int: [3, 7, 24], float: [0.25, 3e-7, 12.5], str: ['a é \\ "b"', *METRICS]}[kind]
 
 
 def with_other_fields(family, name):

@@ -14,12 +14,13 @@ def parts(lengths, layout):
     row = document = 0
     found = []
     for group in layout.groups:
-        assert group.start == row
+        assert group.keys is group.queries
+        assert group.keys.start == row
         first = document
-        while row < group.stop:
+        while row < group.keys.stop:
             row += lengths[document]
             document += 1
-        assert row == group.stop
+        assert row == group.keys.stop
         found.append((group, lengths[first:document]))
     assert (row, document) == (sum(lengths), len(lengths))
     return found
@@ -36,35 +37,35 @@ def test_groups_cover_all_rows_once_and_in_order(lengths, ordered):
     layout = make_layout(lengths)
     assert layout.num_tokens == sum(lengths)
     for group, part in parts(lengths, layout):
-        assert group.length == bin_length(max(part))
-        if group.slots is None:
-            assert group.rows is group.bias is None
-            assert part == [group.length] * group.size
+        assert group.keys.length == bin_length(max(part))
+        if group.keys.slots is None:
+            assert group.keys.rows is group.bias is None
+            assert part == [group.keys.length] * group.size
         else:
             check_bins(group, part)
 
 
 def check_bins(group, part):
-    rows, places = sum(part), group.size * group.length
-    slots = group.slots.tolist()
+    rows, places = sum(part), group.size * group.keys.length
+    slots = group.keys.slots.tolist()
     assert len(set(slots)) == len(slots) == rows
     assert 0 <= min(slots) <= max(slots) < places
     assert group.size % 2 == 0
-    assert group.rows.shape == (places,)
-    assert group.rows[group.slots].tolist() == list(range(rows))  # reading and writing are inverse
-    assert 0 <= group.rows.min() <= group.rows.max() < rows  # padding reads something of the group
+    assert group.keys.rows.shape == (places,)
+    assert group.keys.rows[group.keys.slots].tolist() == list(range(rows))  # reading and writing are inverse
+    assert 0 <= group.keys.rows.min() <= group.keys.rows.max() < rows  # padding reads something of the group
     owner = [-1] * places
     first = 0
     for document, length in enumerate(part):  # each document lies whole in one bin
         own = slots[first : first + length]
         assert own == list(range(own[0], own[0] + length))
-        assert own[0] // group.length == own[-1] // group.length
+        assert own[0] // group.keys.length == own[-1] // group.keys.length
         for slot in own:
             owner[slot] = document
         first += length
-    owner = torch.tensor(owner).view(group.size, group.length)
+    owner = torch.tensor(owner).view(group.size, group.keys.length)
     allowed = (owner[:, :, None] == owner[:, None]) & (owner[:, None] >= 0)
-    seen = (group.bias == 0).expand(group.size, group.length, group.length)
+    seen = (group.bias == 0).expand(group.size, group.keys.length, group.keys.length)
     assert torch.equal(seen[owner >= 0], allowed[owner >= 0])  # of a token that is real: its own document, no more
     assert set(group.bias.unique().tolist()) <= {0.0, torch.tensor(-1e30).item()}
 
@@ -74,7 +75,7 @@ def check_bins(group, part):
 def test_runs_of_equal_lengths_are_not_cut(lengths):
     layout = make_layout(lengths)
     ends = torch.tensor(lengths).cumsum(0).tolist()
-    cuts = {group.stop for group in layout.groups}
+    cuts = {group.keys.stop for group in layout.groups}
     for i in range(len(lengths) - 1):
         if lengths[i] == lengths[i + 1]:
             assert ends[i] not in cuts

@@ -39,17 +39,23 @@ def extract(model: Model, examples: Examples, reading: Reading, *, dtype: torch.
     """
     read = _reader(model, reading)
     per_token = reading.pooling == "tokens"
-    width = model.config.encoder.d_model
+    width = model.config.trunk.d_model
     found = np.empty((examples.num_tokens if per_token else len(examples), width), dtype=np.float32)
     for indices in cut_by_tokens(range(len(examples)), examples.lengths, max_tokens=4096):
         batch = pack(examples, indices, device=model.device)
-        rows = batch.layout.starts if reading.pooling in ("first", "head") else None
-        hidden = model.encoder(batch.token_ids, batch.layout, dtype=dtype, num_layers=reading.layer, rows=rows)
+        rows = {"first": batch.layout.starts, "last": batch.layout.ends}.get(_pooling(model, reading))
+        hidden = model.hidden(batch.token_ids, batch.layout, dtype=dtype, num_layers=reading.layer, rows=rows)
         hidden = hidden if rows is not None else hidden[: batch.layout.num_tokens]
         values = (hidden if rows is not None or per_token else pool(hidden, batch.layout, "mean")).float()
         places = examples.rows(batch.indices) if per_token else np.array(batch.indices)
         found[places] = read(values).cpu().numpy()
     return found
+
+
+def _pooling(model: Model, reading: Reading) -> str:
+    if reading.pooling == "head" and model.head is not None:
+        return model.head.reads
+    return reading.pooling
 
 
 def _reader(model: Model, reading: Reading) -> Callable[[Tensor], Tensor]:

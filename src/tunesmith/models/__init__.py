@@ -3,15 +3,24 @@
 A family's file holds ``FAMILY``; `model` has the model itself, `_folder` reads and writes checkpoint folders.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith.base.shapes import Tensor
 from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.transformer import TransformerConfig
 
 Foreign = Mapping[str, Any]
 """A config.json of Hugging Face."""
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """The settings of a model's stacks: an encoder, a decoder, or both."""
+
+    encoder: TransformerConfig | None = None
+    decoder: TransformerConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -22,11 +31,30 @@ class HeadTable:
         architecture: Name of the transformers class.
         keys: Our module or parameter name below ``head`` to the foreign one; ``@`` stands for the base prefix.
         from_hf: The head's settings from config.json.
+        prefix: The base prefix inside this class, where it is not the family's.
     """
 
     architecture: str
     keys: dict[str, str]
     from_hf: Callable[[Foreign], HeadConfig]
+    prefix: str | None = None
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A foreign tensor that is several of ours, or one in another shape.
+
+    Attributes:
+        name: Foreign name without ``.weight`` and the like; ``{i}`` is the block.
+        parts: What follows ``#`` in the names that the tables use for its parts, such as ``query``.
+        split: The parts of a tensor; gets the stack's settings.
+        join: The tensor of the parts.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    split: Callable[[Tensor, TransformerConfig], Sequence[Tensor]]
+    join: Callable[[Sequence[Tensor], TransformerConfig], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,13 +63,17 @@ class Family:
 
     Attributes:
         name: ``model_type`` in config.json.
-        prefix: Name of the base model inside headed ones, such as ``bert``.
-        keys: Our module or parameter name below ``encoder`` to the foreign one; ``{i}`` is the block.
+        prefix: Name of the base model inside headed ones, such as ``bert``; empty where it has none.
+        keys: Our module or parameter name to the foreign one; ``{i}`` is the block.
         heads: Head name to its table; those of a bare model come last.
-        from_hf: Encoder settings from config.json.
-        to_hf: Fields of config.json from the encoder settings.
+        from_hf: Settings of the stacks from config.json.
+        to_hf: Fields of config.json from the stacks.
         bare: Name of the transformers class without a head.
         pad_counts: Whether padding takes positions; RoBERTa counts real tokens only.
+        fused: Foreign tensors that are not one of ours as they stand.
+        junk: Ends of names that hold no weights: buffers of old files.
+        clean: Puts an odd file's tensors right before anything else is done; gets config.json too.
+        repeat: Tensors that files repeat under another name: that name to the name in the tables.
         presets: Sizes by name, in the fields of config.json.
     """
 
@@ -49,8 +81,12 @@ class Family:
     prefix: str
     keys: dict[str, str]
     heads: dict[str, HeadTable]
-    from_hf: Callable[[Foreign], TransformerConfig]
-    to_hf: Callable[[TransformerConfig], dict[str, Any]]
+    from_hf: Callable[[Foreign], Stacks]
+    to_hf: Callable[[Stacks], dict[str, Any]]
     bare: str
     pad_counts: bool = True
+    fused: tuple[Fused, ...] = ()
+    junk: tuple[str, ...] = ()
+    clean: Callable[[dict[str, Tensor], Foreign], dict[str, Tensor]] | None = None
+    repeat: dict[str, str] = field(default_factory=dict)
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)

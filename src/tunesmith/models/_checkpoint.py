@@ -9,7 +9,7 @@ from tunesmith.base.files import write_json
 from tunesmith.models import Family, Foreign, HeadTable
 from tunesmith.models._fill import fill
 from tunesmith.models._folder import read_config, read_tensors, resolve, write_tensors
-from tunesmith.models._keys import normalise, with_prefix
+from tunesmith.models._keys import join_fused, normalise, split_fused, with_prefix
 from tunesmith.models.model import Model, ModelConfig
 from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.head.classify import ClassifyConfig
@@ -38,18 +38,20 @@ def load(name: str | Path, *, seed: int = 0) -> Model:
     foreign = read_config(folder)
     tensors = read_tensors(folder)
     model, head_name = _build(foreign, source=str(name))
-    tensors = normalise(tensors, model.family)
+    prefix = model.base_prefix
+    tensors = normalise(tensors, model.family, foreign, prefix=prefix)
+    tensors = split_fused(tensors, model.family, model.config.stacks, source=str(name))
     if head_name == "pool" and "@pooler.dense.weight" not in tensors:  # a bare model saved without its pooler
         model = Model(model.config.model_copy(update={"head": None}))
         model.source = str(name)
     model.architecture = (foreign.get("architectures") or [model.family.bare])[0]
     model.tokenizer = load_tokenizer(folder)
-    if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.encoder.vocab_size:
+    if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.trunk.vocab_size:
         raise CheckpointError(
             f"{name}: its tokenizer makes ids up to {model.tokenizer.vocab_size - 1}, but the model has "
-            f"{model.config.encoder.vocab_size} token vectors: they do not belong together"
+            f"{model.config.trunk.vocab_size} token vectors: they do not belong together"
         )
-    fill(model, tensors, part="encoder", strict=True, seed=seed)
+    fill(model, tensors, part="stacks", strict=True, seed=seed)
     fill(model, model.aside, part="head", strict=model.head is not None, seed=seed)
     return model.eval()
 
@@ -64,7 +66,7 @@ def from_preset(name: str, *, seed: int = 0) -> Model:
         table: Family = choices.module("model", family).FAMILY
         if name in table.presets:
             model, _ = _build({**table.presets[name], "model_type": family, "architectures": [table.bare]}, source=name)
-            init_normal(model, std=model.config.encoder.initial_std, seed=seed, name=name)
+            init_normal(model, std=model.config.trunk.initial_std, seed=seed, name=name)
             return model
     raise SettingError(f"model: there is no preset {name!r}")
 
@@ -103,7 +105,9 @@ def save(model: Model, folder: str | Path) -> None:
         named[stem + "decoder.bias"] = named[stem + "bias"].clone()
     if model.architecture is not None:
         named |= model.aside  # other heads of the same file: nothing that was loaded is lost
-    tensors = {with_prefix(name, model.family, bare=bare): tensor for name, tensor in named.items()}
+    named = join_fused(named, model.family, model.config.stacks)
+    prefix = model.base_prefix
+    tensors = {with_prefix(name, model.family, bare=bare, prefix=prefix): tensor for name, tensor in named.items()}
     write_tensors(folder, tensors)
     if model.tokenizer is not None:
         model.tokenizer.save(folder)
@@ -144,7 +148,7 @@ def why_not_hf(model: Model) -> str | None:
 def hf_fields(model: Model) -> dict[str, Any]:
     """config.json of a model, but for ``architectures``."""
     config, head = model.config, model.config.head
-    fields = {**config.foreign, **model.family.to_hf(config.encoder), "model_type": config.family}
+    fields = {**config.foreign, **model.family.to_hf(config.stacks), "model_type": config.family}
     for stale in ("_name_or_path", "torch_dtype", "num_labels", "problem_type", "gradient_checkpointing"):
         fields.pop(stale, None)
     fields["dtype"] = "float32"
@@ -188,7 +192,7 @@ def _build(foreign: dict[str, Any], *, source: str) -> tuple[Model, str | None]:
         head = family.heads[head_name].from_hf(foreign) if head_name else None
         config = ModelConfig(
             family=family.name,
-            encoder=family.from_hf(foreign),
+            **vars(family.from_hf(foreign)),
             head=head,
             labels=_label_names(foreign) if head_name in ("classify", "tag") else (),
             foreign={key: value for key, value in foreign.items() if key not in ("architectures",)},

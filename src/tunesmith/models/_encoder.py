@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from tunesmith.base.config import Config, build
 from tunesmith.base.errors import CheckpointError, SettingError
-from tunesmith.models import Foreign
+from tunesmith.models import Foreign, Stacks
 from tunesmith.nn.feedforward import FeedForwardConfig
 from tunesmith.nn.feedforward.gelu import GELUConfig
 from tunesmith.nn.feedforward.relu import ReLUConfig
@@ -21,18 +21,18 @@ C = TypeVar("C", bound=Config)
 T = TypeVar("T")
 
 KEYS = {
-    "embeddings.tokens": "@embeddings.word_embeddings",
-    "embeddings.segments": "@embeddings.token_type_embeddings",
-    "embeddings.position": "@embeddings.position_embeddings",
-    "embeddings.norm": "@embeddings.LayerNorm",
-    "blocks.{i}.attention.query": "@encoder.layer.{i}.attention.self.query",
-    "blocks.{i}.attention.key": "@encoder.layer.{i}.attention.self.key",
-    "blocks.{i}.attention.value": "@encoder.layer.{i}.attention.self.value",
-    "blocks.{i}.attention.output": "@encoder.layer.{i}.attention.output.dense",
-    "blocks.{i}.attention_norm": "@encoder.layer.{i}.attention.output.LayerNorm",
-    "blocks.{i}.feedforward.up": "@encoder.layer.{i}.intermediate.dense",
-    "blocks.{i}.feedforward.down": "@encoder.layer.{i}.output.dense",
-    "blocks.{i}.feedforward_norm": "@encoder.layer.{i}.output.LayerNorm",
+    "encoder.embeddings.tokens": "@embeddings.word_embeddings",
+    "encoder.embeddings.segments": "@embeddings.token_type_embeddings",
+    "encoder.embeddings.position": "@embeddings.position_embeddings",
+    "encoder.embeddings.norm": "@embeddings.LayerNorm",
+    "encoder.blocks.{i}.attention.query": "@encoder.layer.{i}.attention.self.query",
+    "encoder.blocks.{i}.attention.key": "@encoder.layer.{i}.attention.self.key",
+    "encoder.blocks.{i}.attention.value": "@encoder.layer.{i}.attention.self.value",
+    "encoder.blocks.{i}.attention.output": "@encoder.layer.{i}.attention.output.dense",
+    "encoder.blocks.{i}.attention_norm": "@encoder.layer.{i}.attention.output.LayerNorm",
+    "encoder.blocks.{i}.feedforward.up": "@encoder.layer.{i}.intermediate.dense",
+    "encoder.blocks.{i}.feedforward.down": "@encoder.layer.{i}.output.dense",
+    "encoder.blocks.{i}.feedforward_norm": "@encoder.layer.{i}.output.LayerNorm",
 }
 
 _FEEDFORWARD: dict[str, FeedForwardConfig] = {
@@ -72,7 +72,7 @@ _PROBLEMS = {
 }
 
 
-def encoder_from_hf(config: Foreign, *, offset: int = 0) -> TransformerConfig:
+def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
     """Encoder settings from config.json.
 
     Args:
@@ -90,7 +90,7 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> TransformerConfig:
     width, heads = need(config, "hidden_size"), need(config, "num_attention_heads")
     if width % heads:
         raise CheckpointError(f"config.json num_attention_heads: must divide hidden_size {width}, got {heads}")
-    return _settings(
+    encoder = _settings(
         TransformerConfig,
         {
             "vocab_size": need(config, "vocab_size"),
@@ -109,10 +109,13 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> TransformerConfig:
             "norm": _settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}),
         },
     )
+    return Stacks(encoder=encoder)
 
 
-def encoder_to_hf(config: TransformerConfig) -> dict[str, Any]:
+def encoder_to_hf(stacks: Stacks) -> dict[str, Any]:
     """Fields of config.json from the encoder settings."""
+    config = stacks.encoder
+    assert config is not None
     assert isinstance(config.norm, LayerNormConfig)
     assert isinstance(config.position, LearnedConfig)
     return {

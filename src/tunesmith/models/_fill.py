@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def fill(
-    model: "Model", tensors: Mapping[str, Tensor], *, part: Literal["encoder", "head"], strict: bool, seed: int
+    model: "Model", tensors: Mapping[str, Tensor], *, part: Literal["stacks", "head"], strict: bool, seed: int
 ) -> None:
     """Copy tensors under foreign names into one part of a model; what is left over becomes ``model.aside``.
 
@@ -29,29 +29,37 @@ def fill(
     Raises:
         CheckpointError: A tensor is missing, has the wrong shape, or holds what cannot be a weight.
     """
-    root = getattr(model, part)
+    roots = {"head": model.head} if part == "head" else {"encoder": model.encoder, "decoder": model.decoder}
     head = model.config.head.choice_name() if model.config.head else None
     used = set()
     fresh = []
-    for name, parameter in () if root is None else root.named_parameters():
-        foreign = foreign_name(f"{part}.{name}", model.family, head)
-        tensor = tensors.get(foreign)
-        where = f"{model.source} {foreign.replace('@', '')}"
-        if tensor is not None and tensor.shape == parameter.shape:
-            _check(tensor, where)
-            with torch.no_grad():
-                parameter.copy_(tensor)
-            used.add(foreign)
-        elif not strict:
-            fresh.append(name)
-        elif tensor is None:
-            raise CheckpointError(f"{where}: the weights hold no such tensor, but config.json asks for it")
-        else:
-            shapes = f"{list(tensor.shape)}, but config.json asks for {list(parameter.shape)}"
-            raise CheckpointError(f"{where}: has shape {shapes}")
-    if root is not None and fresh:
-        _make_fresh(root, fresh, std=model.config.encoder.initial_std, seed=seed, part=part)
-    model.fresh = (*model.fresh, *(f"{part}.{name}" for name in fresh))
+    known: set[int] = set()  # a table that both stacks share is filled once
+    for stack, root in roots.items():
+        for path, parameter in () if root is None else root.named_parameters():
+            if id(parameter) in known:
+                continue
+            known.add(id(parameter))
+            name = f"{stack}.{path}"
+            foreign = foreign_name(name, model.family, head)
+            tensor = tensors.get(foreign)
+            where = f"{model.source} {foreign.replace('@', '')}"
+            if tensor is not None and tensor.shape == parameter.shape:
+                _check(tensor, where)
+                with torch.no_grad():
+                    parameter.copy_(tensor)
+                used.add(foreign)
+            elif not strict:
+                fresh.append(name)
+            elif tensor is None:
+                raise CheckpointError(f"{where}: the weights hold no such tensor, but config.json asks for it")
+            else:
+                shapes = f"{list(tensor.shape)}, but config.json asks for {list(parameter.shape)}"
+                raise CheckpointError(f"{where}: has shape {shapes}")
+    for stack, root in roots.items():
+        names = [name.partition(".")[2] for name in fresh if name.startswith(stack + ".")]
+        if root is not None and names:
+            _make_fresh(root, names, std=model.config.trunk.initial_std, seed=seed, part=stack)
+    model.fresh = (*model.fresh, *fresh)
     model.aside = {name: tensor for name, tensor in tensors.items() if name not in used}
 
 

@@ -5,19 +5,19 @@ Paper: ELECTRA (arXiv:2003.10555).
 
 from typing import Any
 
-from tunesmith.models import Family, HeadTable
+from tunesmith.models import Family, HeadTable, Stacks
 from tunesmith.models._encoder import KEYS, classify_from_hf, encoder_from_hf, encoder_to_hf, lm_from_hf, tag_from_hf
-from tunesmith.nn.transformer import TransformerConfig
 
 
-def _to_hf(config: TransformerConfig) -> dict[str, Any]:
-    return encoder_to_hf(config) | {"embedding_size": config.d_embedding}
+def _to_hf(stacks: Stacks) -> dict[str, Any]:
+    assert stacks.encoder is not None
+    return encoder_to_hf(stacks) | {"embedding_size": stacks.encoder.d_embedding}
 
 
 FAMILY = Family(
     name="electra",
     prefix="electra",
-    keys=KEYS | {"embeddings.project": "@embeddings_project"},
+    keys=KEYS | {"encoder.embeddings.project": "@embeddings_project"},
     heads={
         "classify": HeadTable(
             "ElectraForSequenceClassification",

@@ -1,6 +1,6 @@
 """Model: an encoder, a head, a tokenizer; loaded from and saved to Hugging Face folders without loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import pydantic
@@ -9,8 +9,8 @@ import torch
 from tunesmith.base import choices
 from tunesmith.base.config import Config
 from tunesmith.base.layout import Layout, make_layout
-from tunesmith.base.shapes import Bool, Float, Int, Shaped, Tensor
-from tunesmith.models import Family
+from tunesmith.base.shapes import Float, Int, Shaped, Tensor
+from tunesmith.models import Family, Stacks
 from tunesmith.models._fill import fill
 from tunesmith.models._keys import foreign_name
 from tunesmith.nn.head import Head, HeadConfig, Sizes
@@ -24,48 +24,72 @@ class ModelConfig(Config):
     """All that shapes a model."""
 
     family: str = pydantic.Field(description="Model family, as in `tunesmith list model`.")
-    encoder: TransformerConfig = pydantic.Field(description="The encoder.")
+    encoder: TransformerConfig | None = pydantic.Field(default=None, description="The encoder.")
+    decoder: TransformerConfig | None = pydantic.Field(default=None, description="The decoder.")
     head: Annotated[pydantic.SerializeAsAny[HeadConfig], choices.chosen("head")] | None = pydantic.Field(
         default=None, description="The head."
     )
     labels: tuple[str, ...] = pydantic.Field(default=(), description="Names of the head's outputs, in order.")
     foreign: dict[str, Any] = pydantic.Field(default={}, description="Other fields of config.json, kept as they are.")
 
+    @property
+    def stacks(self) -> Stacks:
+        """Encoder and decoder."""
+        return Stacks(self.encoder, self.decoder)
+
+    @property
+    def trunk(self) -> TransformerConfig:
+        """The stack that heads read: the decoder, or the encoder of a model without one."""
+        found = self.decoder or self.encoder
+        assert found is not None
+        return found
+
 
 @dataclass(frozen=True)
 class Output:
-    """What a model returns.
+    """What a model returns; what it has not is None.
 
     Attributes:
-        hidden: Hidden states of the last block, (B, T, D); zeros where the attention mask is 0.
-        logits: (B, C), or (B, T, C) for heads that read all tokens; None without such a head.
-        pooled: (B, D) of a pooling head; None otherwise.
+        hidden: Hidden states of the last block of the trunk, (B, T, D); zeros where the attention mask is 0.
+        encoder_hidden: Those of the encoder of an encoder-decoder, (B, S, D).
+        logits: (B, C), or (B, T, C) for heads that read all tokens, or (B, N) over N choices.
+        pooled: (B, D) of a pooling head.
+        pair_logits: (B, 2) of a pretraining head: are the two texts neighbours, or in order.
+        start_logits: (B, T) of a span head.
+        end_logits: (B, T) of a span head.
     """
 
     hidden: Tensor
+    encoder_hidden: Tensor | None = None
     logits: Tensor | None = None
     pooled: Tensor | None = None
+    pair_logits: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
 
 
 class Model(torch.nn.Module):
-    """An encoder and a head over packed documents, with transformers' calling convention on top.
+    """An encoder, a decoder or both, and a head, over packed documents; transformers' calling convention on top.
 
     Attributes:
         config: What shapes the model.
-        encoder: The `Transformer`.
+        encoder: A `Transformer`, or None.
+        decoder: A `Transformer`, or None; both share one token table.
         head: The `Head`, or None.
         tokenizer: The `Tokenizer`, or None.
         aside: Tensors of the checkpoint that this head does not use, under their foreign names.
         fresh: Names of parameters that no checkpoint gave.
         source: Where the weights came from.
         architecture: The transformers class named by the checkpoint, while the head is still the checkpoint's.
-        compute_dtype: Type to compute the encoder in; that of its weights if None.
+        compute_dtype: Type to compute the stacks in; that of their weights if None.
     """
 
     def __init__(self, config: ModelConfig, *, tokenizer: Tokenizer | None = None):
         super().__init__()
         self.config = config
-        self.encoder = Transformer(config.encoder)
+        self.encoder = None if config.encoder is None else Transformer(config.encoder)
+        tokens = None if self.encoder is None else self.encoder.embeddings.tokens
+        self.decoder = None if config.decoder is None else Transformer(config.decoder, tokens=tokens)
         self.head = self._make_head(config.head)
         self.tokenizer = tokenizer
         self.aside: dict[str, Tensor] = {}
@@ -75,10 +99,8 @@ class Model(torch.nn.Module):
         self.compute_dtype: torch.dtype | None = None
 
     def _make_head(self, config: HeadConfig | None) -> Head | None:
-        encoder = self.config.encoder
-        sizes = Sizes(
-            encoder.d_model, encoder.d_embedding, encoder.vocab_size, encoder.norm, self.encoder.embeddings.tokens
-        )
+        trunk = self.config.trunk
+        sizes = Sizes(trunk.d_model, trunk.d_embedding, trunk.vocab_size, trunk.norm, self.trunk.embeddings.tokens)
         return None if config is None else config.build(sizes)
 
     @property
@@ -87,105 +109,137 @@ class Model(torch.nn.Module):
         return choices.module("model", self.config.family).FAMILY
 
     @property
+    def trunk(self) -> Transformer:
+        """The stack that heads read: the decoder, or the encoder of a model without one."""
+        found = self.decoder if self.decoder is not None else self.encoder
+        assert found is not None
+        return found
+
+    @property
+    def stacks(self) -> list[Transformer]:
+        """Encoder and decoder, as far as there are."""
+        return [stack for stack in (self.encoder, self.decoder) if stack is not None]
+
+    @property
     def device(self) -> torch.device:
         """Where the model lives."""
-        return self.encoder.embeddings.tokens.weight.device
+        return self.trunk.embeddings.tokens.weight.device
+
+    @property
+    def base_prefix(self) -> str:
+        """Name of the base model inside the transformers class of this model's head."""
+        table = self.family.heads.get(self.config.head.choice_name()) if self.config.head else None
+        return self.family.prefix if table is None or table.prefix is None else table.prefix
 
     def forward(
         self,
-        input_ids: Int[Tensor, "B T"] | None = None,
-        attention_mask: Shaped[Tensor, "B T"] | None = None,
-        token_type_ids: Int[Tensor, "B T"] | None = None,
-        position_ids: Int[Tensor, "B T"] | None = None,
-        inputs_embeds: Float[Tensor, "B T E"] | None = None,
+        input_ids: Int[Tensor, "..."] | None = None,
+        attention_mask: Shaped[Tensor, "..."] | None = None,
+        token_type_ids: Int[Tensor, "..."] | None = None,
+        position_ids: Int[Tensor, "..."] | None = None,
+        inputs_embeds: Float[Tensor, "..."] | None = None,
+        decoder_input_ids: Int[Tensor, "B T"] | None = None,
+        decoder_attention_mask: Shaped[Tensor, "B T"] | None = None,
     ) -> Output:
         """Run padded rows, as transformers takes them; padding is left out of the computation.
 
         Args:
-            input_ids: Token ids.
+            input_ids: Token ids, (B, T); (B, N, T) for N choices.
             attention_mask: 1 for real tokens, 0 for padding, on either side; all real by default.
             token_type_ids: Segments; 0 by default.
             position_ids: Positions; counted as the family counts them by default.
             inputs_embeds: Embeddings in place of token ids.
+            decoder_input_ids: What the decoder of an encoder-decoder reads; by default the input moved to the right.
+            decoder_attention_mask: As attention_mask, of these.
 
         Raises:
             ValueError: Neither or both of ids and embeddings, a row without tokens, or rows that are too long.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
+        if input_ids is not None and input_ids.ndim == 3:
+            return self._choices(input_ids, attention_mask, token_type_ids)
         given = input_ids if input_ids is not None else inputs_embeds
         assert given is not None
         shape = given.shape[:2]
-        real = torch.ones(shape, dtype=torch.bool) if attention_mask is None else attention_mask.bool().cpu()
-        if not real.any(1).all():
-            raise ValueError("attention_mask: a row has no tokens")
         if position_ids is None:
             position_ids = self._positions(input_ids, shape)
-        rows = self._pack_order(real).to(self.device)  # (N,): place of each packed token in the flat (B * T)
-        order = real.sum(1).argsort(stable=True)
-        layout = make_layout(
-            real.sum(1)[order].tolist(),
-            device=self.device,
-            positions=position_ids.to(self.device).expand(shape).reshape(-1)[rows],
-            segments=None if token_type_ids is None else token_type_ids.to(self.device).reshape(-1)[rows],
-            noise=_stream_of_training(self.device) if self.training else None,
-        )
-        hidden = self.encoder(
-            None if input_ids is None else input_ids.to(self.device).reshape(-1)[rows],
-            layout,
-            vectors=None if inputs_embeds is None else inputs_embeds.to(self.device).flatten(0, 1)[rows],
-            dtype=self.compute_dtype,
-        )
-        padded = hidden.new_zeros(shape[0] * shape[1], hidden.shape[1]).index_copy(0, rows, hidden)
-        output = Output(hidden=padded.view(*shape, -1))
-        if self.head is None:
-            return output
-        if isinstance(self.head, Classify) and self._head_layer() is not None:
-            raise ValueError("this head reads an inner layer: use model.logits on a packed batch")
-        logits = self.head(self._read(hidden, layout), layout.noise)
-        if self.head.reads == "all":
-            spread = logits.new_zeros(shape[0] * shape[1], logits.shape[1]).index_copy(0, rows, logits)
-            return Output(hidden=output.hidden, logits=spread.view(*shape, -1))
-        logits = logits[order.argsort().to(self.device)]
-        pooled = self.config.head is not None and self.config.head.choice_name() == "pool"
-        return Output(hidden=output.hidden, **({"pooled": logits} if pooled else {"logits": logits}))
+        padded = Padded(shape, attention_mask, device=self.device)
+        noise = _stream_of_training(self.device) if self.training else None
+        layout = padded.layout(position_ids, token_type_ids, noise)
+        packed = None if input_ids is None else padded.pack(input_ids)
+        vectors = None if inputs_embeds is None else padded.pack(inputs_embeds)
+        if self.encoder is None or self.decoder is None:
+            hidden = self.trunk(packed, layout, vectors=vectors, dtype=self.compute_dtype)
+            return self._output(hidden, layout, padded, None)
+        memory = self.encoder(packed, layout, vectors=vectors, dtype=self.compute_dtype)
+        encoded = padded.spread(memory)
+        if decoder_input_ids is None:
+            if packed is None:
+                raise ValueError("give decoder_input_ids: without input_ids there is nothing to take them from")
+            decoder_ids, decoder_layout = self.moved_right(packed, layout), layout
+        else:
+            shape = decoder_input_ids.shape[:2]
+            padded = Padded(shape, decoder_attention_mask, device=self.device, order=padded.order)
+            decoder_layout = padded.layout(self._positions(decoder_input_ids, shape), None, noise)
+            decoder_ids = padded.pack(decoder_input_ids)
+        hidden = self.decoder(decoder_ids, decoder_layout, dtype=self.compute_dtype, memory=(memory, layout))
+        return self._output(hidden, decoder_layout, padded, encoded)
+
+    def hidden(
+        self,
+        token_ids: Int[Tensor, "N"],
+        layout: Layout,
+        *,
+        dtype: torch.dtype | None = None,
+        num_layers: int | None = None,
+        rows: Int[Tensor, "M"] | None = None,
+    ) -> Float[Tensor, "M D"]:
+        """Hidden states of packed documents; an encoder-decoder reads them a second time, moved one to the right."""
+        dtype = self.compute_dtype if dtype is None else dtype
+        if self.encoder is None or self.decoder is None:
+            return self.trunk(token_ids, layout, dtype=dtype, num_layers=num_layers, rows=rows)
+        memory = self.encoder(token_ids, layout, dtype=dtype)
+        again = self.moved_right(token_ids, layout)
+        return self.decoder(again, layout, dtype=dtype, num_layers=num_layers, rows=rows, memory=(memory, layout))
 
     def logits(self, token_ids: Int[Tensor, "N"], layout: Layout) -> Float[Tensor, "M C"]:
         """Logits of packed documents, in packed order, with no work on what the head does not read."""
         assert self.head is not None
-        first = self.head.reads == "first"
-        hidden = self.encoder(
-            token_ids,
-            layout,
-            dtype=self.compute_dtype,
-            num_layers=self._head_layer(),
-            rows=layout.starts if first else None,
-        )
-        return self.head(hidden if first else self._read(hidden, layout), layout.noise)
+        rows = {"first": layout.starts, "last": layout.ends}.get(self.head.reads)
+        hidden = self.hidden(token_ids, layout, num_layers=self._head_layer(), rows=rows)
+        return self.head(hidden if rows is not None else self._read(hidden, layout), layout.noise)
+
+    def moved_right(self, token_ids: Int[Tensor, "N"], layout: Layout) -> Int[Tensor, "N"]:
+        """Packed documents without their last tokens and with the decoder's start token before the first."""
+        start = self.config.foreign.get("decoder_start_token_id", self.config.foreign.get("pad_token_id", 0))
+        moved = torch.cat([token_ids[:1], token_ids[:-1]])
+        return moved.index_fill(0, layout.starts, start)
 
     def with_head(self, config: HeadConfig | None, *, labels: tuple[str, ...] = (), seed: int = 0) -> "Model":
         """This model with another head; its weights come from the checkpoint where it has them, else they are fresh.
 
-        The encoder is shared with this model, not copied.
+        The stacks are shared with this model, not copied.
         """
         model = Model(
             ModelConfig(
                 family=self.config.family,
                 encoder=self.config.encoder,
+                decoder=self.config.decoder,
                 head=config,
                 labels=labels,
                 foreign=self.config.foreign,
             ),
             tokenizer=self.tokenizer,
         )
-        model.encoder = self.encoder
+        model.encoder, model.decoder = self.encoder, self.decoder
         model.head = model._make_head(config)
         model.source = self.source
         fill(model, self.aside | self.foreign_tensors(part="head"), part="head", strict=False, seed=seed)
         return model.to(self.device)
 
     def foreign_tensors(self, *, part: str = "") -> dict[str, Tensor]:
-        """Parameters under their foreign names (``@`` is the base prefix); ``part``: only ``encoder`` or ``head``."""
+        """Parameters under their foreign names (``@`` is the base prefix); ``part``: only ``head`` and the like."""
         head = self.config.head.choice_name() if self.config.head else None
         return {
             foreign_name(name, self.family, head): parameter.detach()
@@ -196,7 +250,7 @@ class Model(torch.nn.Module):
     def injected(self) -> list[str]:
         """Names of the parameters that its settings do not explain: those of adapters."""
         with torch.device("meta"):
-            own = {name for name, _ in Model(self.config).named_parameters()}
+            own = {name for name, _ in Model(self.config).named_parameters(remove_duplicate=False)}
         return [name for name, _ in self.named_parameters() if name not in own]
 
     def _positions(self, input_ids: Tensor | None, shape: torch.Size) -> Int[Tensor, "B T"]:
@@ -205,15 +259,33 @@ class Model(torch.nn.Module):
         real = input_ids != self.config.foreign.get("pad_token_id", 1)
         return (real.cumsum(1) * real) - 1  # padding has position -1: the row before the first one
 
-    def _pack_order(self, real: Bool[Tensor, "B T"]) -> Int[Tensor, "N"]:
-        order = real.sum(1).argsort(stable=True)
-        width = real.shape[1]
-        documents, columns = real[order].nonzero(as_tuple=True)
-        return order[documents] * width + columns
-
     def _read(self, hidden: Tensor, layout: Layout) -> Tensor:
         assert self.head is not None
         return hidden[: layout.num_tokens] if self.head.reads == "all" else pool(hidden, layout, self.head.reads)
+
+    def _output(self, hidden: Tensor, layout: Layout, padded: "Padded", encoded: Tensor | None) -> Output:
+        output = Output(hidden=padded.spread(hidden), encoder_hidden=encoded)
+        if self.head is None:
+            return output
+        if isinstance(self.head, Classify) and self._head_layer() is not None:
+            raise ValueError("this head reads an inner layer: use model.logits on a packed batch")
+        logits = self.head(self._read(hidden, layout), layout.noise)
+        if self.head.reads != "all":
+            name = "pooled" if self.head.gives == "pooled" else "logits"
+            return replace(output, **{name: padded.in_order(logits)})
+        spread = padded.spread(logits)
+        if self.head.gives == "span":
+            return replace(output, start_logits=spread[..., 0], end_logits=spread[..., 1])
+        pair = self.head.pair_logits(pool(hidden, layout, "first"), layout.noise)
+        spread = spread[..., 0] if self.head.gives == "numbers" else spread
+        return replace(output, logits=spread, pair_logits=None if pair is None else padded.in_order(pair))
+
+    def _choices(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> Output:
+        parts = [None if x is None else x.flatten(0, 1) for x in (input_ids, attention_mask, token_type_ids)]
+        output = self(*parts)
+        if output.logits is None or output.logits.ndim != 2:
+            raise ValueError("input_ids of three dimensions are for a head over choices")
+        return Output(hidden=output.hidden, logits=output.logits.view(input_ids.shape[:2]))
 
     def _head_layer(self) -> int | None:
         return self.config.head.layer if isinstance(self.config.head, ClassifyConfig) else None
@@ -223,3 +295,53 @@ def _stream_of_training(device: torch.device) -> torch.Generator:
     generator = torch.Generator(device=device)
     generator.manual_seed(int(torch.randint(2**62, ()).item()))
     return generator
+
+
+class Padded:
+    """Padded rows and their packed form, shortest document first.
+
+    Args:
+        shape: Rows and columns.
+        mask: 1 for real tokens; all real if None.
+        device: Where the model lives.
+        order: Rows in the order to pack them; by length if None.
+
+    Raises:
+        ValueError: A row has no tokens.
+    """
+
+    def __init__(
+        self, shape: torch.Size, mask: Tensor | None, *, device: torch.device, order: Int[Tensor, "B"] | None = None
+    ):
+        real = torch.ones(shape, dtype=torch.bool) if mask is None else mask.bool().cpu()
+        counts = real.sum(1)
+        if not counts.all():
+            raise ValueError("attention_mask: a row has no tokens")
+        self.shape, self.device = shape, device
+        self.order = counts.argsort(stable=True) if order is None else order
+        self.lengths = counts[self.order].tolist()
+        documents, columns = real[self.order].nonzero(as_tuple=True)
+        self.rows = (self.order[documents] * shape[1] + columns).to(device)
+
+    def layout(self, positions: Tensor, segments: Tensor | None, noise: torch.Generator | None) -> Layout:
+        """Where the packed documents lie; positions are (B, T) or (1, T), of the padded rows."""
+        return make_layout(
+            self.lengths,
+            device=self.device,
+            positions=positions.to(self.device).expand(self.shape).reshape(-1)[self.rows],
+            segments=None if segments is None else self.pack(segments),
+            noise=noise,
+        )
+
+    def pack(self, x: Shaped[Tensor, "B T *rest"]) -> Shaped[Tensor, "N *rest"]:
+        """The real tokens of padded rows."""
+        return x.to(self.device).flatten(0, 1)[self.rows]
+
+    def spread(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "B T D"]:
+        """Packed rows in their places, zeros elsewhere."""
+        padded = x.new_zeros(self.shape[0] * self.shape[1], x.shape[1]).index_copy(0, self.rows, x)
+        return padded.view(*self.shape, -1)
+
+    def in_order(self, x: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+        """One row a document, in the order of the padded rows."""
+        return x[self.order.argsort().to(self.device)]

@@ -3,7 +3,7 @@
 Paper: RoBERTa (arXiv:1907.11692).
 """
 
-from tunesmith.models import Family, Foreign, HeadTable
+from tunesmith.models import Family, Foreign, HeadTable, Stacks
 from tunesmith.models._encoder import (
     KEYS,
     classify_from_hf,
@@ -14,10 +14,9 @@ from tunesmith.models._encoder import (
     tag_from_hf,
 )
 from tunesmith.nn.head.pool import PoolConfig
-from tunesmith.nn.transformer import TransformerConfig
 
 
-def _from_hf(config: Foreign) -> TransformerConfig:
+def _from_hf(config: Foreign) -> Stacks:
     # Row pad_token_id of the position table belongs to padding, real positions begin behind it.
     return encoder_from_hf(config, offset=need({"pad_token_id": 1, **config}, "pad_token_id", least=0) + 1)
 

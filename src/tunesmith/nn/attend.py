@@ -2,30 +2,51 @@
 
 Paper: Attention Is All You Need (arXiv:1706.03762), equation 1: softmax(Q K^T / sqrt(K)) V, inside each document.
 
-One autograd node serves all groups: in bf16 with heads of 32 on a CPU it is several times faster than
-``scaled_dot_product_attention``, and padded rows of a group never reach the result or a gradient.
+Without relative positions one autograd node serves all groups: in bf16 with heads of 32 on a CPU it is several times
+faster than ``scaled_dot_product_attention``, and padded rows of a group never reach the result or a gradient. With
+them, each group is a few nodes, so that the encoding can add to scores and values by ordinary operations.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
-from tunesmith.base.layout import Group, Layout
+from tunesmith.base.layout import EVERYWHERE, Group, Layout, Pairing, Reach, Side
 from tunesmith.base.shapes import Float, Tensor
+from tunesmith.nn.distances import Distances, distances_of
 from tunesmith.nn.dropout import draw
 
 
+class Relative(Protocol):
+    """What a position encoding adds to attention inside one group."""
+
+    def scores(
+        self, query: Float[Tensor, "G H T K"], key: Float[Tensor, "G H S K"], distances: Distances, group: Group
+    ) -> Float[Tensor, "..."] | None:
+        """Added to the scaled scores; broadcasts to (G, H, T, S)."""
+        ...
+
+    def values(self, weights: Float[Tensor, "G H T S"], distances: Distances) -> Float[Tensor, "G H T K"] | None:
+        """Added to the weighted sum of the values."""
+        ...
+
+
 def attend(
-    query: Float[Tensor, "N D"],
-    key: Float[Tensor, "N D"],
-    value: Float[Tensor, "N D"],
-    layout: Layout,
+    query: Float[Tensor, "M D"],
+    key: Float[Tensor, "N E"],
+    value: Float[Tensor, "N E"],
+    layout: Layout | Pairing,
     *,
     num_heads: int,
     scale: float,
+    num_kv_heads: int | None = None,
+    reach: Reach = EVERYWHERE,
     dropout: float = 0.0,
-) -> Float[Tensor, "N D"]:
-    """Attention of each token over the tokens of its own document.
+    relative: Relative | None = None,
+) -> Float[Tensor, "M D"]:
+    """Attention of each query over the keys of its own document.
 
     Args:
         query: Packed queries, all heads side by side.
@@ -34,9 +55,62 @@ def attend(
         layout: Where the documents lie.
         num_heads: Number of heads, H.
         scale: Factor of the scores, usually 1 / sqrt(K).
+        num_kv_heads: Heads of keys and values, each shared by H / num_kv_heads queries; H by default.
+        reach: How far a token sees.
         dropout: Rate at which attention weights fall.
+        relative: What relative positions add.
     """
-    return _Attend.apply(query, key, value, layout, num_heads, scale, dropout)
+    if num_kv_heads is not None and num_kv_heads != num_heads:
+        key, value = (_repeat(x, num_kv_heads, num_heads // num_kv_heads) for x in (key, value))
+    if relative is None:
+        return _Attend.apply(query, key, value, layout, reach, num_heads, scale, dropout)
+    found = []
+    for group in layout.groups:
+        q = _ToBins.apply(query, group.queries, group.size, num_heads)
+        k, v = (_ToBins.apply(x, group.keys, group.size, num_heads) for x in (key, value))
+        distances = distances_of(group, query.device)
+        bias = group.bias_within(reach, query.device)
+        found.append(attend_bins(q, k, v, bias, scale, dropout, layout.noise, relative, distances, group))
+    real = layout.num_tokens if isinstance(layout, Layout) else layout.num_queries
+    return _FromBins.apply([group.queries for group in layout.groups], len(query), real, *found)
+
+
+def attend_bins(
+    query: Float[Tensor, "G H T K"],
+    key: Float[Tensor, "G H S K"],
+    value: Float[Tensor, "G H S K"],
+    bias: Float[Tensor, "G #T S"] | None,
+    scale: float,
+    dropout: float,
+    noise: torch.Generator | None,
+    relative: Relative,
+    distances: Distances,
+    group: Group,
+) -> Float[Tensor, "G H T K"]:
+    """Attention inside the bins of one group, with relative positions."""
+    added = relative.scores(query, key, distances, group)
+    weights = _Weights.apply(query, key, added, bias, scale, dropout, noise)
+    shape = weights.shape
+    mixed = torch.bmm(weights.flatten(0, 1), value.flatten(0, 1)).view(*shape[:3], -1)
+    more = relative.values(weights, distances)
+    return mixed if more is None else mixed + more
+
+
+def spread_heads(x: Float[Tensor, "N D"], side: Side, size: int, num_heads: int) -> Float[Tensor, "G H T K"]:
+    """Packed rows to the bins of a group, without a backward pass; padding holds any of the rows."""
+    return _spread(x, side, size, num_heads, parts=1)[0].view(size, num_heads, side.length, -1)
+
+
+def gather_heads(x: Float[Tensor, "G H T K"], side: Side, *, rows: int) -> Float[Tensor, "N D"]:
+    """The way back; rows of no document are zero."""
+    found = x.new_zeros(rows, x.shape[1] * x.shape[3])
+    _gather(x.flatten(0, 1)[None], side, x.shape[0], x.shape[1], into=found)
+    return found
+
+
+def _repeat(x: Tensor, heads: int, times: int) -> Tensor:
+    """Each head ``times`` times, side by side."""
+    return x.view(len(x), heads, 1, -1).expand(-1, -1, times, -1).reshape(len(x), -1)
 
 
 @dataclass(frozen=True)
@@ -56,85 +130,175 @@ class _Kept:
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, value, layout, num_heads, scale, dropout):
-        packed = torch.cat([query, key, value], 1)  # one gather and one transposition for all three
+    def forward(ctx, query, key, value, layout, reach, num_heads, scale, dropout):
+        together = not isinstance(layout, Pairing)
+        packed = torch.cat([query, key, value] if together else [key, value], 1)  # one gather for all
         output = torch.empty_like(query)
         kept = []
         for group in layout.groups:
-            q, k, v = _spread(packed, group, num_heads, parts=3)
+            if together:
+                q, k, v = _spread(packed, group.keys, group.size, num_heads, parts=3)
+            else:
+                (q,) = _spread(query, group.queries, group.size, num_heads, parts=1)
+                k, v = _spread(packed, group.keys, group.size, num_heads, parts=2)
             q.mul_(scale)
             scores = torch.bmm(q, k.transpose(1, 2))
-            if group.bias is not None:
-                per_head = scores.view(group.size, num_heads, group.length, group.length)
-                per_head.add_(group.bias.to(scores.dtype)[:, None])
-            # in fp32 and back: exact sums, and twice as fast as bf16 where T is no multiple of 32
-            weights = torch.softmax(scores, -1, dtype=_wide(scores.dtype)).to(scores.dtype)
+            bias = group.bias_within(reach, scores.device)
+            if bias is not None:
+                per_head = scores.view(group.size, num_heads, *scores.shape[1:])
+                per_head.add_(bias.to(scores.dtype)[:, None])
+            weights = _softmax(scores)
             factors = draw(weights.shape, dropout, layout.noise, weights.dtype)
             used = weights if factors is None else factors.mul_(weights)
             result = torch.bmm(used, v)
-            _gather(result[None], group, num_heads, into=output)
+            _gather(result[None], group.queries, group.size, num_heads, into=output)
             kept.append(_Kept(q, k, v, weights, used, result))
-        output[layout.num_tokens :].zero_()
+        num_queries = layout.num_queries if isinstance(layout, Pairing) else layout.num_tokens
+        output[num_queries:].zero_()
         ctx.kept, ctx.layout, ctx.num_heads, ctx.scale = kept, layout, num_heads, scale
+        ctx.num_keys = len(key)
         return output
 
     @staticmethod
     def backward(ctx, *grads):
         grad = grads[0].contiguous()
         need_query, need_key, need_value = ctx.needs_input_grad[:3]
-        width = grad.shape[1]
-        found = grad.new_empty(len(grad), 3 * width)
-        for group, kept in zip(ctx.layout.groups, ctx.kept, strict=True):
-            (grad_output,) = _spread(grad, group, ctx.num_heads, parts=1, zeros=True)
+        width, heads, layout = grad.shape[1], ctx.num_heads, ctx.layout
+        together = not isinstance(layout, Pairing)
+        found = grad.new_empty(ctx.num_keys, (3 if together else 2) * width)
+        found_query = None if together else torch.zeros_like(grad)
+        if not together:
+            found.zero_()  # documents without a query are in no group
+        for group, kept in zip(layout.groups, ctx.kept, strict=True):
+            (grad_output,) = _spread(grad, group.queries, group.size, heads, parts=1, zeros=True)
             # sum_j P_ij dP_ij = dO_i . O_i, with dropout too: no (T, T) reduction is needed
             inner = (grad_output * kept.output).sum(-1, keepdim=True)
-            parts = grad_output.new_empty(3, *grad_output.shape)
+            parts = kept.key.new_empty(3 if together else 2, *kept.key.shape)
             if need_value:
-                torch.bmm(kept.used.transpose(1, 2), grad_output, out=parts[2])
+                torch.bmm(kept.used.transpose(1, 2), grad_output, out=parts[-1])
             if need_query or need_key:
                 grad_scores = torch.bmm(grad_output, kept.value.transpose(1, 2)).mul_(kept.used)
                 grad_scores.addcmul_(kept.weights, inner, value=-1)
-                torch.bmm(grad_scores, kept.key, out=parts[0]).mul_(ctx.scale)
-                torch.bmm(grad_scores.transpose(1, 2), kept.query, out=parts[1])
-            _gather(parts, group, ctx.num_heads, into=found)
-        found[ctx.layout.num_tokens :].zero_()
-        grad_query, grad_key, grad_value = found.split(width, 1)
+                if need_key:
+                    torch.bmm(grad_scores.transpose(1, 2), kept.query, out=parts[-2])
+                if together:
+                    torch.bmm(grad_scores, kept.key, out=parts[0]).mul_(ctx.scale)
+                elif found_query is not None:
+                    grad_query = torch.bmm(grad_scores, kept.key).mul_(ctx.scale)
+                    _gather(grad_query[None], group.queries, group.size, heads, into=found_query)
+            _gather(parts, group.keys, group.size, heads, into=found)
+        if together:
+            found[layout.num_tokens :].zero_()
+            found_query, grad_key, grad_value = found.split(width, 1)
+        else:
+            grad_key, grad_value = found.split(width, 1)
         return (
-            grad_query if need_query else None,
+            found_query if need_query else None,
             grad_key if need_key else None,
             grad_value if need_value else None,
-            None,
-            None,
-            None,
-            None,
+            *(None,) * 5,
         )
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
+class _Weights(torch.autograd.Function):
+    """softmax(scale Q K^T + added + bias), then dropout; keeps one or two (T, S) tensors."""
+
+    @staticmethod
+    def forward(ctx, query, key, added, bias, scale, dropout, noise):
+        size, heads = query.shape[:2]
+        scaled = (query * scale).flatten(0, 1)
+        scores = torch.bmm(scaled, key.flatten(0, 1).transpose(1, 2)).view(size, heads, query.shape[2], -1)
+        if added is not None:
+            scores += added
+        if bias is not None:
+            scores += bias.to(scores.dtype)[:, None]
+        weights = _softmax(scores)
+        factors = draw(weights.shape, dropout, noise, weights.dtype)
+        used = weights if factors is None else factors.mul_(weights)
+        ctx.save_for_backward(query, key, weights, used)
+        ctx.scale, ctx.added = scale, None if added is None else added.shape
+        return used
+
+    @staticmethod
+    def backward(ctx, *grads):
+        query, key, weights, used = ctx.saved_tensors
+        grad = grads[0] * used
+        grad.addcmul_(weights, grad.sum(-1, keepdim=True), value=-1)
+        flat = grad.flatten(0, 1)
+        grad_query = torch.bmm(flat, key.flatten(0, 1)).view(query.shape).mul_(ctx.scale)
+        grad_key = torch.bmm(flat.transpose(1, 2), query.flatten(0, 1)).view(key.shape).mul_(ctx.scale)
+        grad_added = None
+        if ctx.added is not None and ctx.needs_input_grad[2]:
+            grad_added = grad.sum_to_size(ctx.added)
+        return grad_query, grad_key, grad_added, None, None, None, None
 
 
-def _spread(x: Tensor, group: Group, num_heads: int, *, parts: int, zeros: bool = False) -> tuple[Tensor, ...]:
+class _ToBins(torch.autograd.Function):
+    """Packed rows (N, H * K) to the bins of a group (G, H, T, K)."""
+
+    @staticmethod
+    def forward(ctx, x, side, size, num_heads):
+        ctx.place, ctx.rows = (side, size, num_heads), len(x)
+        return _spread(x, side, size, num_heads, parts=1)[0].view(size, num_heads, side.length, -1)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        side, size, num_heads = ctx.place
+        grad = grads[0]
+        found = grad.new_zeros(ctx.rows, num_heads * grad.shape[-1])
+        _gather(grad.flatten(0, 1)[None], side, size, num_heads, into=found)
+        return found, None, None, None
+
+
+class _FromBins(torch.autograd.Function):
+    """The bins of all groups, (G, H, T, K) each, back to packed rows (N, H * K); spare rows are zero."""
+
+    @staticmethod
+    def forward(ctx, sides, rows, real, *bins):
+        ctx.sides, ctx.shapes = sides, [x.shape for x in bins]
+        output = bins[0].new_empty(rows, bins[0].shape[1] * bins[0].shape[3])
+        for side, x in zip(sides, bins, strict=True):
+            _gather(x.flatten(0, 1)[None], side, x.shape[0], x.shape[1], into=output)
+        output[real:].zero_()
+        return output
+
+    @staticmethod
+    def backward(ctx, *grads):
+        grad = grads[0].contiguous()
+        found = [
+            _spread(grad, side, shape[0], shape[1], parts=1, zeros=True)[0].view(shape)
+            for side, shape in zip(ctx.sides, ctx.shapes, strict=True)
+        ]
+        return None, None, None, *found
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Softmax in fp32 and back: exact sums, and twice as fast as bf16 where T is no multiple of 32."""
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    return torch.softmax(scores, -1, dtype=wide).to(scores.dtype)
+
+
+def _spread(x: Tensor, side: Side, size: int, num_heads: int, *, parts: int, zeros: bool = False) -> Sequence[Tensor]:
     """Packed rows of a group, ``parts`` side by side, as (G * H, T, K) each: fresh tensors.
 
     Padding is zero, or any of the rows.
     """
-    rows = x[group.start : group.stop]
-    if group.slots is not None and group.rows is not None:
+    rows = x[side.start : side.stop]
+    if side.slots is not None and side.rows is not None:
         if zeros:
-            rows = x.new_zeros(group.size * group.length, x.shape[1]).index_copy_(0, group.slots, rows)
+            rows = x.new_zeros(size * side.length, x.shape[1]).index_copy_(0, side.slots, rows)
         else:
-            rows = rows.index_select(0, group.rows)
-    heads = rows.view(group.size, group.length, parts, num_heads, -1).permute(2, 0, 3, 1, 4)
+            rows = rows.index_select(0, side.rows)
+    heads = rows.view(size, side.length, parts, num_heads, -1).permute(2, 0, 3, 1, 4)
     return heads.clone(memory_format=torch.contiguous_format).flatten(1, 2).unbind()
 
 
-def _gather(x: Tensor, group: Group, num_heads: int, *, into: Tensor) -> None:
+def _gather(x: Tensor, side: Side, size: int, num_heads: int, *, into: Tensor) -> None:
     """Write (parts, G * H, T, K) into the group's packed rows, the parts side by side, padding left out."""
-    heads = x.view(len(x), group.size, num_heads, group.length, -1)
-    rows = heads.permute(1, 3, 0, 2, 4).reshape(group.size * group.length, -1)
-    target = into[group.start : group.stop]
-    if group.slots is None:
+    heads = x.view(len(x), size, num_heads, side.length, -1)
+    rows = heads.permute(1, 3, 0, 2, 4).reshape(size * side.length, -1)
+    target = into[side.start : side.stop]
+    if side.slots is None:
         target.copy_(rows)
     else:
-        torch.index_select(rows, 0, group.slots, out=target)
+        torch.index_select(rows, 0, side.slots, out=target)

@@ -7,35 +7,43 @@ from tunesmith.base.layout import Layout
 from tunesmith.base.shapes import Float, Int, Tensor
 from tunesmith.nn.dropout import dropout
 from tunesmith.nn.linear import Linear
-from tunesmith.nn.norm import NormConfig
-from tunesmith.nn.position import PositionConfig
+from tunesmith.nn.position import Position
 
 
 class Embeddings(torch.nn.Module):
-    """norm(tokens + segments + positions), then dropout, then the projection of ELECTRA and ALBERT where widths differ.
+    """norm(scale tokens + segments + positions), then dropout, then the projection of ELECTRA and ALBERT.
 
     Paper: BERT (arXiv:1810.04805), figure 2; ELECTRA (arXiv:2003.10555), section 3.2 for the projection.
+
+    Args:
+        tokens: The token table; encoder and decoder may share one.
+        d_model: Width of the model.
+        num_segments: Rows of the segment table; 0 for none.
+        position: The stack's position encoding.
+        norm: Normalisation of the sum; none where None.
+        dropout: Rate after it.
+        scale: Factor of the token vectors.
     """
 
     def __init__(
         self,
         *,
-        vocab_size: int,
-        d_embedding: int,
+        tokens: torch.nn.Embedding,
         d_model: int,
         num_segments: int,
-        max_positions: int,
-        position: PositionConfig,
-        norm: NormConfig,
+        position: Position,
+        norm: torch.nn.Module | None,
         dropout: float,
+        scale: float = 1.0,
     ):
         super().__init__()
-        self.dropout = dropout
-        self.tokens = torch.nn.Embedding(vocab_size, d_embedding)
-        self.segments = torch.nn.Embedding(num_segments, d_embedding)
-        self.position = position.build(max_positions=max_positions, width=d_embedding)
-        self.norm = norm.build(width=d_embedding)
-        self.project = Linear(d_embedding, d_model) if d_embedding != d_model else None
+        width = tokens.embedding_dim
+        self.dropout, self.scale = dropout, scale
+        self.tokens = tokens
+        self.segments = torch.nn.Embedding(num_segments, width) if num_segments else None
+        self.position = position
+        self.norm = norm
+        self.project = Linear(width, d_model) if width != d_model else None
 
     def forward(
         self, token_ids: Int[Tensor, "N"] | None, layout: Layout, *, vectors: Float[Tensor, "N E"] | None = None
@@ -44,6 +52,9 @@ class Embeddings(torch.nn.Module):
         if vectors is None:
             assert token_ids is not None
             vectors = F.embedding(token_ids, self.tokens.weight)
-        x = vectors + F.embedding(layout.segments, self.segments.weight)
-        x = dropout(self.norm(self.position.embed(x, layout)), self.dropout, layout.noise)
+        x = vectors if self.scale == 1.0 else vectors * self.scale
+        if self.segments is not None:
+            x = x + F.embedding(layout.segments, self.segments.weight)
+        x = self.position.embed(x, layout)
+        x = dropout(x if self.norm is None else self.norm(x), self.dropout, layout.noise)
         return x if self.project is None else self.project(x)

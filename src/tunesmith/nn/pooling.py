@@ -1,4 +1,4 @@
-"""One vector for each document: its first token's, or the mean of all its tokens'."""
+"""One vector for each document: its first or last token's, or the mean of all its tokens'."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ import torch
 from tunesmith.base.layout import Layout
 from tunesmith.base.shapes import Float, Tensor
 
-Pooling = Literal["first", "mean"]
+Pooling = Literal["first", "last", "mean"]
 
 
 def pool(hidden: Float[Tensor, "N D"], layout: Layout, pooling: Pooling) -> Float[Tensor, "B D"]:
@@ -16,10 +16,12 @@ def pool(hidden: Float[Tensor, "N D"], layout: Layout, pooling: Pooling) -> Floa
     Args:
         hidden: Packed hidden states of all tokens.
         layout: Where the documents lie.
-        pooling: ``first`` ([CLS] in BERT) or ``mean`` over all tokens, special ones included.
+        pooling: ``first`` ([CLS] in BERT), ``last`` or ``mean`` over all tokens, special ones included.
     """
     if pooling == "first":
         return hidden.index_select(0, layout.starts)
+    if pooling == "last":
+        return hidden.index_select(0, layout.ends)
     hidden = hidden[: layout.num_tokens]
     wide = hidden if hidden.dtype == torch.float64 else hidden.float()
     counts = torch.tensor(layout.lengths, device=hidden.device)

@@ -52,10 +52,10 @@ def set_tokenizer(model: Model, tokenizer: str) -> None:
         CheckpointError: There is none, or it makes ids that the model has no vectors for.
     """
     given = open_tokenizer(tokenizer)
-    if given.vocab_size > model.config.encoder.vocab_size:
+    if given.vocab_size > model.config.trunk.vocab_size:
         raise CheckpointError(
             f"tokenizer: {tokenizer} makes ids up to {given.vocab_size - 1}, but the model has "
-            f"{model.config.encoder.vocab_size} token vectors: they do not belong together"
+            f"{model.config.trunk.vocab_size} token vectors: they do not belong together"
         )
     model.tokenizer = given
 
@@ -90,7 +90,7 @@ def longest_text(model: Model, *, wanted: int, pair: bool) -> int:
         CheckpointError: There is no tokenizer, or the model has no segment for a second text.
         SettingError: So few tokens leave no room beside the special ones.
     """
-    tokenizer, encoder = need_tokenizer(model), model.config.encoder
+    tokenizer, encoder = need_tokenizer(model), model.config.trunk
     longest, special = min(wanted, encoder.max_positions), tokenizer.special_tokens(pair=pair)
     if longest <= special:
         raise SettingError(
@@ -116,7 +116,7 @@ def task_head(model: Model, problem: str) -> HeadConfig:
     table = model.family.heads.get(name)
     if table is None:
         raise CheckpointError(f"{model.source}: {model.config.family} has no {name} head")
-    fields = {**model.config.foreign, **model.family.to_hf(model.config.encoder)}
+    fields = {**model.config.foreign, **model.family.to_hf(model.config.stacks)}
     return head_from_hf(table, fields, source=model.source)
 
 

@@ -131,7 +131,7 @@ def _head_for(model: Model, adapter: Adapter) -> Model:
     if name is None:
         return model
     size = head_size(adapter, model.family, name)
-    fields = {**model.config.foreign, **model.family.to_hf(model.config.encoder)}
+    fields = {**model.config.foreign, **model.family.to_hf(model.config.stacks)}
     if size is not None:
         fields["id2label"] = {str(i): f"LABEL_{i}" for i in range(size)}
     head = head_from_hf(model.family.heads[name], fields, source=model.source)

@@ -209,7 +209,7 @@ def _learn(
     reuse_memory()
     model.to(machine.device)
     started = time.monotonic()
-    with frozen_in(model.encoder, machine.dtype):
+    with frozen_in(torch.nn.ModuleList(model.stacks), machine.dtype):
         targets = task.linear_targets(train_part)
         data = Data(
             train=train_part.examples,
@@ -228,7 +228,7 @@ def _learn(
             seconds = time.monotonic() - started
             progress = Progress(step=0, seconds=seconds, examples=len(train_part), tokens=solution.tokens, done=True)
             return _Outcome(progress, solution.facts)
-        plan = make_plan(settings, size=len(train_part), d_model=model.config.encoder.d_model)
+        plan = make_plan(settings, size=len(train_part), d_model=model.config.trunk.d_model)
         listener.note(
             f"{settings.method.choice_name()}: {plan.steps} steps of {plan.batch_size} sequences, "
             f"learning rate {plan.learning_rate:g}"

@@ -160,7 +160,7 @@ def attach_peft(model: Model, adapter: Adapter, *, source: str) -> AttachedLoRA:
     own = dict(model.named_parameters())
     pairs: dict[str, dict[str, Tensor]] = {}
     plain: dict[str, Tensor] = {}
-    for foreign, tensor in normalise(adapter.tensors, model.family).items():
+    for foreign, tensor in normalise(adapter.tensors, model.family, {}, prefix=model.base_prefix).items():
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise CheckpointError(f"{source}: the adapter's {foreign.replace('@', '')} holds NaN, or no numbers at all")
         match = re.fullmatch(r"(.*)\.(lora_A|lora_B)\.weight", foreign)
@@ -205,7 +205,7 @@ def attach_peft(model: Model, adapter: Adapter, *, source: str) -> AttachedLoRA:
 def head_size(adapter: Adapter, family: Family, head: str) -> int | None:
     """Outputs of the head that the adapter brings; None where it brings none."""
     output = family.heads[head].keys["output"] + ".weight"
-    tensor = normalise(adapter.tensors, family).get(output)
+    tensor = normalise(adapter.tensors, family, {}, prefix=family.prefix).get(output)
     return None if tensor is None else len(tensor)
 
 

@@ -58,7 +58,7 @@ class LinearProbeConfig(MethodConfig):
 
     def attach(self, model: Model, *, seed: int) -> Attached:
         """Only the output layer trains."""
-        layers = model.config.encoder.num_layers
+        layers = model.config.trunk.num_layers
         if self.layer is not None and self.layer > layers:
             raise SettingError(f"method.layer: must be in 0..{layers} for this model, got {self.layer}")
         head = model.config.head

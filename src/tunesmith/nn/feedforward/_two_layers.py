@@ -5,21 +5,32 @@ from collections.abc import Callable
 import torch
 
 from tunesmith.base.shapes import Float, Tensor
+from tunesmith.nn.dropout import dropout
+from tunesmith.nn.feedforward import FeedForward
 from tunesmith.nn.linear import Linear
 
 
-class TwoLayers(torch.nn.Module):
-    """down(activation(up(x))) with the sites ``up`` and ``down``.
+class TwoLayers(FeedForward):
+    """down(dropout(activation(up(x)))) with the sites ``up`` and ``down``.
 
     Paper: Attention Is All You Need (arXiv:1706.03762), equation 2.
     """
 
-    def __init__(self, activation: Callable[[Tensor], Tensor], *, d_model: int, d_ff: int):
+    def __init__(
+        self,
+        activation: Callable[[Tensor], Tensor],
+        *,
+        d_model: int,
+        d_ff: int,
+        bias: bool = True,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.activation = activation
-        self.up = Linear(d_model, d_ff)
-        self.down = Linear(d_ff, d_model)
+        self.dropout = dropout
+        self.up = Linear(d_model, d_ff, bias=bias)
+        self.down = Linear(d_ff, d_model, bias=bias)
 
-    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    def forward(self, x: Float[Tensor, "N D"], noise: torch.Generator | None = None) -> Float[Tensor, "N D"]:
         """Apply the layer to each token."""
-        return self.down(self.activation(self.up(x)))
+        return self.down(dropout(self.activation(self.up(x)), self.dropout, noise))

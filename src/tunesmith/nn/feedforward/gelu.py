@@ -20,6 +20,12 @@ class GELUConfig(FeedForwardConfig):
         default="none", description="none: exact, by erf (hidden_act gelu); tanh: gelu_new and gelu_pytorch_tanh."
     )
 
-    def build(self, *, d_model: int, d_ff: int) -> TwoLayers:
+    def build(self, *, d_model: int, d_ff: int, bias: bool = True, dropout: float = 0.0) -> TwoLayers:
         """The module."""
-        return TwoLayers(functools.partial(F.gelu, approximate=self.approximate), d_model=d_model, d_ff=d_ff)
+        return TwoLayers(
+            functools.partial(F.gelu, approximate=self.approximate),
+            d_model=d_model,
+            d_ff=d_ff,
+            bias=bias,
+            dropout=dropout,
+        )

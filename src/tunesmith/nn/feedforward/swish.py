@@ -12,6 +12,6 @@ from tunesmith.nn.feedforward._two_layers import TwoLayers
 class SwishConfig(FeedForwardConfig):
     """No settings."""
 
-    def build(self, *, d_model: int, d_ff: int) -> TwoLayers:
+    def build(self, *, d_model: int, d_ff: int, bias: bool = True, dropout: float = 0.0) -> TwoLayers:
         """The module."""
-        return TwoLayers(F.silu, d_model=d_model, d_ff=d_ff)
+        return TwoLayers(F.silu, d_model=d_model, d_ff=d_ff, bias=bias, dropout=dropout)

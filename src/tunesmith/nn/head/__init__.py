@@ -1,6 +1,6 @@
 """Heads: one file each. A head turns hidden states of the encoder into what a task reads.
 
-``reads`` says which: ``first`` (the first token of each document), ``mean`` (their mean), or ``all`` tokens.
+``reads`` says which: ``first`` or ``last`` (a token of each document), ``mean`` (of its tokens), or ``all`` tokens.
 Heads compute in the type of their own weights, so a bf16 encoder may carry an fp32 head.
 """
 
@@ -35,13 +35,23 @@ class Sizes:
 
 
 class Head(torch.nn.Module):
-    """Base of the modules."""
+    """Base of the modules.
 
-    reads: Literal["first", "mean", "all"] = "all"
+    Attributes:
+        reads: Which hidden states it is given.
+        gives: What its output is: logits, a pooled vector, a number for each token, or start and end of a span.
+    """
+
+    reads: Literal["first", "last", "mean", "all"] = "all"
+    gives: Literal["logits", "pooled", "numbers", "span"] = "logits"
 
     def forward(self, x: Float[Tensor, "M D"], noise: torch.Generator | None) -> Float[Tensor, "M C"]:
         """Logits (or the pooled vector) of each row; ``noise`` is the stream for dropout."""
         raise TypeError(f"{type(self).__name__} must define forward")
+
+    def pair_logits(self, first: Float[Tensor, "B D"], noise: torch.Generator | None) -> Float[Tensor, "B 2"] | None:
+        """What a pretraining head says of a pair of texts, from its first token; None for other heads."""
+        return None
 
 
 class HeadConfig(Choice, abc.ABC):

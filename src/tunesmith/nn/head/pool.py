@@ -22,6 +22,7 @@ class Pool(Head):
     """tanh(dense(first token)); the site is ``dense``."""
 
     reads = "first"
+    gives = "pooled"
 
     def __init__(self, *, d_model: int):
         super().__init__()

@@ -15,21 +15,23 @@ class LayerNormConfig(NormConfig):
     """Settings of layer normalisation."""
 
     eps: float = pydantic.Field(default=1e-12, gt=0, description="Added to the variance.")
+    bias: bool = pydantic.Field(default=True, description="Whether it learns a shift beside the scale.")
 
     def build(self, *, width: int) -> "LayerNorm":
         """The module."""
-        return LayerNorm(width, eps=self.eps)
+        return LayerNorm(width, eps=self.eps, bias=self.bias)
 
 
 class LayerNorm(torch.nn.Module):
     """(x - mean) / sqrt(variance + eps) * weight + bias; computes in the type of x, statistics in fp32."""
 
-    def __init__(self, width: int, *, eps: float):
+    def __init__(self, width: int, *, eps: float, bias: bool = True):
         super().__init__()
         self.eps = eps
         self.weight = torch.nn.Parameter(torch.ones(width))
-        self.bias = torch.nn.Parameter(torch.zeros(width))
+        self.bias = torch.nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Normalise each vector."""
-        return F.layer_norm(x, self.weight.shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.layer_norm(x, self.weight.shape, self.weight.to(x.dtype), bias, self.eps)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from tunesmith.base.layout import Layout
 from tunesmith.base.shapes import Float, Tensor
-from tunesmith.nn.position import Position, PositionConfig
+from tunesmith.nn.position import Position, PositionConfig, PositionSizes
 
 
 class LearnedConfig(PositionConfig):
@@ -19,9 +19,9 @@ class LearnedConfig(PositionConfig):
         default=0, ge=0, description="Table row of position 0. RoBERTa's is 2: row 1 belongs to padding."
     )
 
-    def build(self, *, max_positions: int, width: int) -> "Learned":
+    def build(self, sizes: PositionSizes) -> "Learned":
         """The module; its table has max_positions + offset rows."""
-        return Learned(max_positions=max_positions, width=width, offset=self.offset)
+        return Learned(max_positions=sizes.max_positions, width=sizes.d_embedding, offset=self.offset)
 
 
 class Learned(Position):

@@ -3,12 +3,12 @@
 Paper: Transformer Language Models without Positional Encodings Still Learn Positional Information (arXiv:2203.16634).
 """
 
-from tunesmith.nn.position import Position, PositionConfig
+from tunesmith.nn.position import Position, PositionConfig, PositionSizes
 
 
 class NoneConfig(PositionConfig):
     """No settings."""
 
-    def build(self, *, max_positions: int, width: int) -> Position:
+    def build(self, sizes: PositionSizes) -> Position:
         """A module that does nothing."""
         return Position()

@@ -1,0 +1,15 @@
+"""Bilinear feed-forward: (x W * x V) W2, gated without an activation.
+
+Paper: GLU Variants Improve Transformer (arXiv:2002.05202), equation 5.
+"""
+
+from tunesmith.nn.feedforward import FeedForwardConfig
+from tunesmith.nn.feedforward._gated import Gated
+
+
+class BilinearConfig(FeedForwardConfig):
+    """No settings."""
+
+    def build(self, *, d_model: int, d_ff: int, bias: bool = True, dropout: float = 0.0) -> Gated:
+        """The module."""
+        return Gated(lambda x: x, d_model=d_model, d_ff=d_ff, bias=bias, dropout=dropout)
