@@ -97,15 +97,14 @@ def attend_bins(
 
 
 def spread_heads(x: Float[Tensor, "N D"], side: Side, size: int, num_heads: int) -> Float[Tensor, "G H T K"]:
-    """Packed rows to the bins of a group, without a backward pass; padding holds any of the rows."""
+    """Packed rows to the bins of a group; padding holds any of the rows."""
     return _spread(x, side, size, num_heads, parts=1)[0].view(size, num_heads, side.length, -1)
 
 
-def gather_heads(x: Float[Tensor, "G H T K"], side: Side, *, rows: int) -> Float[Tensor, "N D"]:
-    """The way back; rows of no document are zero."""
-    found = x.new_zeros(rows, x.shape[1] * x.shape[3])
-    _gather(x.flatten(0, 1)[None], side, x.shape[0], x.shape[1], into=found)
-    return found
+def gather_heads(x: Float[Tensor, "G H T K"], side: Side) -> Float[Tensor, "N D"]:
+    """The way back, padding left out."""
+    rows = x.transpose(1, 2).reshape(-1, x.shape[1] * x.shape[3])
+    return rows if side.slots is None else rows.index_select(0, side.slots)
 
 
 def _repeat(x: Tensor, heads: int, times: int) -> Tensor:

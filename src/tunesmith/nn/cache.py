@@ -180,4 +180,4 @@ class CacheView:
         if relative is not None and distances is not None:
             more = relative.values(weights, distances)
             mixed = mixed if more is None else mixed + more
-        return gather_heads(mixed, self.side, rows=len(query))
+        return gather_heads(mixed, self.side)

@@ -13,6 +13,7 @@ from tunesmith.nn.dropout import dropout
 from tunesmith.nn.head import Head, HeadConfig, Sizes
 from tunesmith.nn.head._activation import ACTIVATIONS, Activation
 from tunesmith.nn.linear import Linear
+from tunesmith.nn.norm import NormConfig
 from tunesmith.nn.pooling import Pooling
 
 Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
@@ -32,6 +33,9 @@ class ClassifyConfig(HeadConfig):
     hidden: Activation | None = pydantic.Field(
         default=None, description="Activation of a hidden layer before the output; none by default."
     )
+    hidden_norm: bool = pydantic.Field(default=False, description="Normalise behind the hidden layer, as ModernBERT.")
+    hidden_bias: bool = pydantic.Field(default=True, description="Whether the hidden layer has a bias.")
+    bias: bool = pydantic.Field(default=True, description="Whether the output layer has a bias.")
     hidden_dropout: Rate = pydantic.Field(default=0.0, description="Dropout before the hidden layer.")
     dropout: Rate = pydantic.Field(default=0.1, description="Dropout before the output layer.")
 
@@ -42,13 +46,16 @@ class ClassifyConfig(HeadConfig):
             num_labels=self.num_labels,
             pooling=self.pooling,
             hidden=self.hidden,
+            norm=sizes.norm if self.hidden_norm else None,
+            hidden_bias=self.hidden_bias,
+            bias=self.bias,
             hidden_dropout=self.hidden_dropout,
             dropout=self.dropout,
         )
 
 
 class Classify(Head):
-    """output(dropout(activation(dense(dropout(x))))) or output(dropout(x)); sites ``dense`` and ``output``."""
+    """output(dropout(norm(activation(dense(dropout(x)))))) or output(dropout(x)); sites ``dense`` and ``output``."""
 
     def __init__(
         self,
@@ -59,14 +66,18 @@ class Classify(Head):
         hidden: Activation | None,
         hidden_dropout: float,
         dropout: float,
+        norm: NormConfig | None = None,
+        hidden_bias: bool = True,
+        bias: bool = True,
     ):
         super().__init__()
         self.reads = pooling
-        self.dense = Linear(d_model, d_model) if hidden else None
+        self.dense = Linear(d_model, d_model, bias=hidden_bias) if hidden else None
+        self.norm = norm.build(width=d_model) if norm else None
         self.activation = ACTIVATIONS[hidden] if hidden else None
         self.hidden_dropout = hidden_dropout
         self.dropout = dropout
-        self.output = Linear(d_model, num_labels)
+        self.output = Linear(d_model, num_labels, bias=bias)
 
     def forward(self, x: Float[Tensor, "B D"], noise: torch.Generator | None) -> Float[Tensor, "B C"]:
         """Logits of each document."""
@@ -77,4 +88,5 @@ class Classify(Head):
         x = x.to(self.output.weight.dtype)
         if self.dense is None or self.activation is None:
             return x
-        return self.activation(self.dense(dropout(x, self.hidden_dropout, noise)))
+        x = self.activation(self.dense(dropout(x, self.hidden_dropout, noise)))
+        return x if self.norm is None else self.norm(x)

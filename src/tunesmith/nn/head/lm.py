@@ -1,6 +1,6 @@
-"""Masked language modelling: dense, activation, norm, then the token table as output matrix, plus a bias.
+"""Language modelling: logits over the vocabulary, masked (BERT) or causal (GPT).
 
-Paper: BERT (arXiv:1810.04805), section 3.1, task 1.
+Paper: BERT (arXiv:1810.04805), section 3.1, task 1; Using the Output Embedding (arXiv:1608.05859) for tied tables.
 """
 
 from typing import Literal
@@ -17,9 +17,14 @@ from tunesmith.nn.norm import NormConfig
 
 
 class LMConfig(HeadConfig):
-    """Settings of the language-model head."""
+    """Settings of a language-model head."""
 
-    activation: Activation = pydantic.Field(default="gelu", description="Activation after the dense layer.")
+    activation: Activation | None = pydantic.Field(
+        default="gelu", description="Activation of a dense layer and norm before the output; None for no such layer."
+    )
+    dense_bias: bool = pydantic.Field(default=True, description="Whether the dense layer has a bias.")
+    bias: bool = pydantic.Field(default=True, description="Whether the output has a bias.")
+    scale: float = pydantic.Field(default=1.0, gt=0, description="Factor of the hidden states, as T5 1.0 has.")
     table: Literal["tied", "own"] = pydantic.Field(
         default="tied", description="Output matrix: the token table itself, or one of its own."
     )
@@ -27,13 +32,17 @@ class LMConfig(HeadConfig):
     def build(self, sizes: Sizes) -> "LM":
         """The module."""
         own = self.table == "own"
+        width = sizes.d_embedding if self.activation else sizes.d_model
         return LM(
             d_model=sizes.d_model,
-            d_embedding=sizes.d_embedding,
+            d_embedding=width,
             activation=self.activation,
             norm=sizes.norm,
-            tokens=torch.nn.Embedding(sizes.vocab_size, sizes.d_embedding) if own else sizes.tokens,
+            tokens=torch.nn.Embedding(sizes.vocab_size, width) if own else sizes.tokens,
             own=own,
+            dense_bias=self.dense_bias,
+            bias=self.bias,
+            scale=self.scale,
         )
 
 
@@ -45,21 +54,34 @@ class LM(Head):
         *,
         d_model: int,
         d_embedding: int,
-        activation: Activation,
+        activation: Activation | None,
         norm: NormConfig,
         tokens: torch.nn.Embedding,
         own: bool,
+        dense_bias: bool = True,
+        bias: bool = True,
+        scale: float = 1.0,
     ):
         super().__init__()
-        self.dense = Linear(d_model, d_embedding)
-        self.activation = ACTIVATIONS[activation]
-        self.norm = norm.build(width=d_embedding)
-        self.bias = torch.nn.Parameter(torch.zeros(tokens.num_embeddings))
+        self.dense = Linear(d_model, d_embedding, bias=dense_bias) if activation else None
+        self.activation = ACTIVATIONS[activation] if activation else None
+        self.norm = norm.build(width=d_embedding) if activation else None
+        self.bias = torch.nn.Parameter(torch.zeros(tokens.num_embeddings)) if bias else None
         self.table = tokens if own else None
+        self.scale = scale
         self._shared = [] if own else [tokens]  # a list: the tied table is not a second parameter of this module
+
+    @property
+    def output(self) -> torch.nn.Embedding:
+        """The output matrix."""
+        return self._shared[0] if self.table is None else self.table
 
     def forward(self, x: Float[Tensor, "M D"], noise: torch.Generator | None) -> Float[Tensor, "M V"]:
         """Logits of each token."""
-        x = self.norm(self.activation(self.dense(x.to(self.dense.weight.dtype))))
-        table = self._shared[0] if self.table is None else self.table
-        return F.linear(x, table.weight.to(x.dtype), self.bias.to(x.dtype))
+        weight = self.output.weight
+        if self.dense is not None and self.activation is not None and self.norm is not None:
+            x = self.norm(self.activation(self.dense(x.to(self.dense.weight.dtype))))
+        else:
+            x = x.to(weight.dtype)
+        x = x if self.scale == 1.0 else x * self.scale
+        return F.linear(x, weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
