@@ -69,6 +69,7 @@ class Family:
         from_hf: Settings of the stacks from config.json.
         to_hf: Fields of config.json from the stacks.
         bare: Name of the transformers class without a head.
+        head_to_hf: Fields of config.json from the head, beside those that all families share.
         pad_counts: Whether padding takes positions; RoBERTa counts real tokens only.
         fused: Foreign tensors that are not one of ours as they stand.
         junk: Ends of names that hold no weights: buffers of old files.
@@ -84,6 +85,7 @@ class Family:
     from_hf: Callable[[Foreign], Stacks]
     to_hf: Callable[[Stacks], dict[str, Any]]
     bare: str
+    head_to_hf: Callable[[HeadConfig], dict[str, Any]] | None = None
     pad_counts: bool = True
     fused: tuple[Fused, ...] = ()
     junk: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from typing import Any
 
 from tunesmith.base import choices
 from tunesmith.base.errors import CheckpointError, SettingError
-from tunesmith.base.files import write_json
+from tunesmith.base.files import read_json, write_json
 from tunesmith.models import Family, Foreign, HeadTable
 from tunesmith.models._fill import fill
 from tunesmith.models._folder import read_config, read_tensors, resolve, write_tensors
@@ -46,6 +46,8 @@ def load(name: str | Path, *, seed: int = 0) -> Model:
         model.source = str(name)
     model.architecture = (foreign.get("architectures") or [model.family.bare])[0]
     model.tokenizer = load_tokenizer(folder)
+    if (folder / "generation_config.json").is_file():
+        model.generation = read_json(folder / "generation_config.json")
     if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.trunk.vocab_size:
         raise CheckpointError(
             f"{name}: its tokenizer makes ids up to {model.tokenizer.vocab_size - 1}, but the model has "
@@ -111,6 +113,8 @@ def save(model: Model, folder: str | Path) -> None:
     write_tensors(folder, tensors)
     if model.tokenizer is not None:
         model.tokenizer.save(folder)
+    if model.generation:
+        write_json(folder / "generation_config.json", model.generation)
     write_json(folder / "config.json", config)
 
 
@@ -152,6 +156,8 @@ def hf_fields(model: Model) -> dict[str, Any]:
     for stale in ("_name_or_path", "torch_dtype", "num_labels", "problem_type", "gradient_checkpointing"):
         fields.pop(stale, None)
     fields["dtype"] = "float32"
+    if head is not None and model.family.head_to_hf is not None:
+        fields |= model.family.head_to_hf(head)
     if isinstance(head, ClassifyConfig | TagConfig):
         labels = config.labels or tuple(f"LABEL_{i}" for i in range(head.num_labels))
         fields["id2label"] = {str(i): label for i, label in enumerate(labels)}

@@ -123,11 +123,11 @@ def foreign_name(name: str, family: Family, head: str | None) -> str:
         block, pieces[2] = pieces[2], "{i}"
     table = family.keys
     if pieces[0] == "head":
-        table = {f"head.{ours}": theirs for ours, theirs in family.heads[head or ""].keys.items()}
+        table = table | {f"head.{ours}": theirs for ours, theirs in family.heads[head or ""].keys.items()}
     for length in range(len(pieces), 0, -1):
         key = ".".join(pieces[:length])
         if key in table:
-            return ".".join([table[key].replace("{i}", block), *pieces[length:]])
+            return ".".join([table[key], *pieces[length:]]).replace("{i}", block)
     raise KeyError(name)
 
 

@@ -12,6 +12,7 @@ from tunesmith.base.layout import Layout, make_layout
 from tunesmith.base.shapes import Float, Int, Shaped, Tensor
 from tunesmith.models import Family, Stacks
 from tunesmith.models._fill import fill
+from tunesmith.models._generate import generate, settings_of
 from tunesmith.models._keys import foreign_name
 from tunesmith.nn.head import Head, HeadConfig, Sizes
 from tunesmith.nn.head.classify import Classify, ClassifyConfig
@@ -82,6 +83,7 @@ class Model(torch.nn.Module):
         source: Where the weights came from.
         architecture: The transformers class named by the checkpoint, while the head is still the checkpoint's.
         compute_dtype: Type to compute the stacks in; that of their weights if None.
+        generation: generation_config.json of the checkpoint.
     """
 
     def __init__(self, config: ModelConfig, *, tokenizer: Tokenizer | None = None):
@@ -97,6 +99,7 @@ class Model(torch.nn.Module):
         self.source = ""
         self.architecture: str | None = None
         self.compute_dtype: torch.dtype | None = None
+        self.generation: dict[str, Any] = {}
 
     def _make_head(self, config: HeadConfig | None) -> Head | None:
         trunk = self.config.trunk
@@ -209,6 +212,40 @@ class Model(torch.nn.Module):
         rows = {"first": layout.starts, "last": layout.ends}.get(self.head.reads)
         hidden = self.hidden(token_ids, layout, num_layers=self._head_layer(), rows=rows)
         return self.head(hidden if rows is not None else self._read(hidden, layout), layout.noise)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        attention_mask: Shaped[Tensor, "B T"] | None = None,
+        **settings: Any,
+    ) -> Int[Tensor, "C U"]:
+        """Go on from prompts, or answer what the encoder reads; padding may stand on either side.
+
+        Args:
+            input_ids: Token ids.
+            attention_mask: 1 for real tokens; all real by default.
+            **settings: Fields of `Generation`, under transformers' names, such as max_new_tokens, num_beams, do_sample.
+
+        Returns:
+            As transformers: the prompts as they were given with the new tokens behind them, or the decoder's tokens,
+            padded on the right.
+
+        Raises:
+            SettingError: A setting is unknown or makes no sense.
+            ValueError: The model cannot generate.
+        """
+        resolved = settings_of(self, settings)
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        documents = [row[mask.bool()].to(self.device) for row, mask in zip(input_ids, real, strict=True)]
+        made = generate(self, documents, resolved, dtype=self.compute_dtype)
+        pad = {**self.config.foreign, **self.generation}.get("pad_token_id")
+        pad = pad if pad is not None else (resolved.ends[0] if resolved.ends else 0)
+        width = max(len(tokens) for tokens in made)
+        new = torch.tensor([tokens + [pad] * (width - len(tokens)) for tokens in made], device=self.device)
+        if self.encoder is not None:
+            return torch.cat([torch.full_like(new[:, :1], resolved.start or 0), new], 1)
+        return torch.cat([input_ids.to(self.device).repeat_interleave(resolved.num_return_sequences, 0), new], 1)
 
     def moved_right(self, token_ids: Int[Tensor, "N"], layout: Layout) -> Int[Tensor, "N"]:
         """Packed documents without their last tokens and with the decoder's start token before the first."""

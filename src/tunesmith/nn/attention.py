@@ -24,12 +24,12 @@ class Memory:
     Attributes:
         hidden: Packed hidden states of the encoder; not read where a cache holds their keys and values.
         layout: Where its documents lie, one for each of the queries'.
-        pairing: Which queries go with which of them.
+        pairing: Which queries go with which of them; None where a cache knows it.
     """
 
     hidden: Float[Tensor, "N D"]
     layout: Layout
-    pairing: Pairing
+    pairing: Pairing | None
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,10 @@ class Attention(torch.nn.Module):
         relative = None
         if position is not None and position.rotary:
             key = self._rotate(key, position, state)
-            query = self._rotate(query, position, state if rows is None else position.take(state, rows.index))
+        if position is not None and rows is not None:
+            state = position.take(state, rows.index)
+        if position is not None and position.rotary:
+            query = self._rotate(query, position, state)
         if position is not None and position.relative:
             relative = _Bound(position, self._layer(), state)
         if cached is not None:
@@ -162,6 +165,7 @@ class Attention(torch.nn.Module):
 
     def _cross(self, query: Tensor, memory: Memory, cached: Cached | None) -> Tensor:
         if cached is None:
+            assert memory.pairing is not None
             return attend(
                 query,
                 self.key(memory.hidden),

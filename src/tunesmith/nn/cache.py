@@ -63,7 +63,10 @@ class Cache:
 
     def select(self, rows: Int[Tensor, "C"]) -> None:
         """Keep these sequences, in this order; one may stand there several times (beams)."""
-        self.lengths = tuple(self.lengths[i] for i in rows.tolist())
+        kept = rows.tolist()
+        if kept == list(range(len(self.lengths))):
+            return
+        self.lengths = tuple(self.lengths[i] for i in kept)
         for layer in self.layers:
             for name, held in vars(layer).items():
                 if held is not None:

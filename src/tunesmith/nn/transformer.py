@@ -221,7 +221,7 @@ class Transformer(torch.nn.Module):
             not view.fresh or memory is not None
         )  # all tokens go through, the wanted are taken
         ending = None if rows is None or step or not last else Rows(rows, pair(layout, layout, rows=rows))
-        read = None if memory is None else Memory(*memory, pair(layout, memory[1]))
+        read = None if memory is None else Memory(*memory, pair(layout, memory[1]) if cache is None else None)
         states = self._states(layout, x)
         for i in range(last):
             at_end = i == last - 1
