@@ -67,6 +67,76 @@ SHAPES = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
         },
     },
+    "Bloom": {
+        "plain": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+        "odd heads": {"hidden_size": 36, "n_layer": 3, "n_head": 3, "layer_norm_epsilon": 1e-3},
+        "heads no power of 2, untied": {"hidden_size": 48, "n_layer": 1, "n_head": 12, "tie_word_embeddings": False},
+    },
+    "Mistral": {
+        "plain": LLAMA | {"sliding_window": None},
+        "groups, a window shorter than the text": LLAMA
+        | {"num_attention_heads": 8, "num_key_value_heads": 2, "sliding_window": 5, "tie_word_embeddings": True},
+        "a window of one's own, wide heads": LLAMA
+        | {
+            "hidden_size": 30,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 12,
+            "sliding_window": 1,
+            "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0},
+        },
+    },
+    "Qwen2": {
+        "plain": LLAMA,
+        "groups, a window in upper layers": LLAMA
+        | {
+            "num_hidden_layers": 3,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "use_sliding_window": True,
+            "sliding_window": 7,
+            "max_window_layers": 1,
+            "tie_word_embeddings": True,
+        },
+        "any layers, wide heads": LLAMA
+        | {
+            "hidden_size": 30,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "head_dim": 14,
+            "intermediate_size": 20,
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 500.0},
+        },
+    },
+    "Qwen3": {
+        "plain": LLAMA | {"head_dim": 8},
+        "groups, wide heads, windows in all layers": LLAMA
+        | {
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "head_dim": 10,
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            "max_window_layers": 0,
+            "tie_word_embeddings": True,
+        },
+        "biases": LLAMA
+        | {
+            "hidden_size": 36,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "intermediate_size": 20,
+            "attention_bias": True,
+            "rms_norm_eps": 1e-3,
+        },
+    },
 }
 CASES = [(family, shape) for family, shapes in SHAPES.items() for shape in shapes]
 
@@ -245,6 +315,28 @@ REFUSED = {
         ({"attention_bias": 3}, "attention_bias: must be true or false"),
         ({"is_causal": False}, "is_causal: only true is supported"),
     ],
+    "Bloom": [
+        ({"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm: only false"),
+        ({"slow_but_exact": True, "pretraining_tp": 2}, "slow_but_exact: leaves out biases"),
+        ({"n_head": 5}, "n_head: must divide hidden_size 32, got 5"),
+        ({"layer_norm_epsilon": "tiny"}, "layer_norm_epsilon: must be a valid number"),
+    ],
+    "Mistral": [
+        ({"sliding_window": 0}, "sliding_window: must be a whole number of at least 1"),
+        (
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types: must be full_attention for all layers",
+        ),
+    ],
+    "Qwen2": [
+        ({"layer_types": ["full_attention"]}, "layer_types: must be full_attention or sliding_attention for each of 2"),
+        ({"layer_types": ["full_attention", ["x"]]}, "layer_types: must be full_attention or sliding_attention"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types: has sliding_attention, but"),
+        ({"use_sliding_window": 1}, "use_sliding_window: must be true or false"),
+    ],
+    "Qwen3": [
+        ({"max_window_layers": -1, "layer_types": None}, "max_window_layers: must be a whole number of at least 0")
+    ],
 }
 
 
@@ -299,6 +391,66 @@ def test_gpt2_under_the_other_names_of_its_fields(tmp_path):
     }
     change(tmp_path, without=("n_embd", "n_head", "n_layer", "n_positions"), **others)
     assert load(tmp_path).config.stacks == want
+
+
+def test_bloom_under_the_names_of_the_hub_and_its_fused_rows(tmp_path):
+    theirs = make("Bloom", "bare", **SHAPES["Bloom"]["odd heads"])
+    theirs.save_pretrained(tmp_path)
+    want = load(tmp_path)
+    hub = {"n_embed": 36, "num_attention_heads": 3, "n_inner": None, "offset_alibi": 100, "seq_length": 77}
+    change(tmp_path, without=("hidden_size", "n_head"), **hub)
+    ours = load(tmp_path)
+    assert ours.config.decoder.max_positions == 77
+    assert ours.config.decoder.model_copy(update={"max_positions": 2048}) == want.config.decoder
+    fused = theirs.h[1].self_attention.query_key_value
+    for i, part in enumerate(("query", "key", "value")):
+        site = getattr(ours.decoder.blocks[1].attention, part)
+        assert torch.equal(site.weight, fused.weight.view(3, 3, 12, 36)[:, i].reshape(36, 36))
+        assert torch.equal(site.bias, fused.bias.view(3, 3, 12)[:, i].reshape(36))
+    save(ours, tmp_path / "ours")
+    again = type(theirs).from_pretrained(tmp_path / "ours")
+    given = inputs(left=True)
+    real = given["attention_mask"].bool()
+    assert_equal(outputs(ours, given).hidden[real], outputs(again, given)[0][real])
+
+
+def test_a_window_counts_the_token_itself(tmp_path):
+    make("Mistral", "bare", **LLAMA, sliding_window=5).save_pretrained(tmp_path)
+    ours = load(tmp_path)
+    ids = torch.randint(5, 99, (1, 12))
+    hidden = outputs(ours, {"input_ids": ids}).hidden
+    other = ids.clone()
+    other[0, 0] = (ids[0, 0] + 1) % 99
+    moved = (outputs(ours, {"input_ids": other}).hidden - hidden).abs().amax(-1)[0] > 1e-6
+    assert moved.tolist() == [True] * 9 + [False] * 3  # two layers, each four tokens back
+
+
+@pytest.mark.parametrize("family", ["Qwen2", "Qwen3"])
+def test_qwens_layers(family, tmp_path):
+    size = {**LLAMA, "head_dim": 8, "num_hidden_layers": 4}
+    window = {"use_sliding_window": True, "sliding_window": 4}
+    theirs = make(family, "bare", **size, **window, max_window_layers=3)
+    theirs.save_pretrained(tmp_path)
+    assert [layer.window for layer in load(tmp_path).config.decoder.layers] == [None, None, None, 3]
+    change(tmp_path, without=("layer_types",))  # a file of transformers 4
+    ours = load(tmp_path)
+    assert [layer.window for layer in ours.config.decoder.layers] == [None, None, None, 3]
+    save(ours, tmp_path / "ours")
+    config = read_config(tmp_path / "ours")
+    assert config["layer_types"] == ["full_attention"] * 3 + ["sliding_attention"]
+    assert (config["sliding_window"], config["use_sliding_window"], config["max_window_layers"]) == (4, True, 3)
+    change(tmp_path, without=("layer_types",), use_sliding_window=False, sliding_window=131072)
+    ours = load(tmp_path)
+    assert [layer.window for layer in ours.config.decoder.layers] == [None]
+    save(ours, tmp_path / "ours")
+    assert read_config(tmp_path / "ours")["sliding_window"] == 131072
+
+
+@pytest.mark.parametrize("rate", [None, 0.0, 0.2])
+def test_blooms_tagging_head_drops_as_its_hidden_states(rate, tmp_path):
+    theirs = make("Bloom", "tag", **SHAPES["Bloom"]["plain"], **({} if rate is None else {"hidden_dropout": rate}))
+    theirs.save_pretrained(tmp_path)
+    assert load(tmp_path).head.dropout == theirs.dropout.p == (rate or 0.0)
 
 
 def test_a_fused_matrix_of_a_wrong_shape_is_named(tmp_path):
@@ -395,7 +547,9 @@ def test_llamas_span_class_has_another_prefix(tmp_path):
     assert "transformer.layers.0.self_attn.q_proj.weight" in read_tensors(tmp_path / "ours")
 
 
-@pytest.mark.parametrize("name", ["gpt2_mini", "gpt2", "llama_mini"])
+@pytest.mark.parametrize(
+    "name", ["gpt2_mini", "gpt2", "llama_mini", "bloom_mini", "mistral_mini", "qwen2_mini", "qwen3_mini"]
+)
 def test_presets_are_what_transformers_makes_of_them(name, tmp_path):
     table = family_of(name.partition("_")[0])
     config = {**table.presets[name], "model_type": table.name, "architectures": [table.bare]}
