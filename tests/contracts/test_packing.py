@@ -90,7 +90,7 @@ def test_packed_is_one_by_one(kind, position, head):
         # zero in exact arithmetic (a key's bias, a query that sees one key): what is left of it is rounding; and where
         # terms cancel, one document at a time is itself further from the exact gradient than 1e-5 of its maximum
         size = sizes[name] if sizes[name] > 1e-9 * max(sizes.values()) else max(sizes.values())
-        limit = max(1e-5 * size, 3 * (reference - exact[name]).abs().max().item())
+        limit = max(1e-5 * size, 5 * (reference - exact[name]).abs().max().item())
         torch.testing.assert_close(
             gradients[name], reference, rtol=0, atol=limit, msg=lambda text, n=name: f"{n}: {text}"
         )

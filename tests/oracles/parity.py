@@ -95,12 +95,16 @@ def check(theirs, folder, inputs, *, real=None):
 
 
 def check_gradients(ours, theirs):
-    """Gradients within 1e-4 of each tensor's maximum; theirs go through our tables, which only move numbers."""
+    """Gradients within 1e-4 of each tensor's maximum; theirs go through our tables, which only move numbers.
+
+    Those of biases of keys are sums that cancel: they are held to a thousandth of the largest gradient of all.
+    """
     found = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
     head = ours.config.head.choice_name() if ours.config.head else None
     named = normalise(found, ours.family, ours.config.foreign, prefix=ours.base_prefix)
     named = split_fused(named, ours.family, ours.config.stacks, source="gradients")
     reference = {our_name(name, ours.family, head): gradient for name, gradient in named.items()}
+    largest = max(gradient.abs().max().item() for gradient in found.values())
     seen = 0
     for name, parameter in ours.named_parameters():
         gradient, wanted = parameter.grad, reference.get(name)
@@ -108,7 +112,7 @@ def check_gradients(ours, theirs):
             assert gradient is None or not gradient.any(), name
             continue
         assert gradient is not None, name
-        atol = 1e-4 * max(wanted.abs().max().item(), 1e-3)
+        atol = 1e-4 * max(wanted.abs().max().item(), 1e-3, 1e-3 * largest)
         torch.testing.assert_close(gradient, wanted, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
         seen += 1
     assert seen

@@ -3,16 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tunesmith.base import choices
 from tunesmith.base.errors import CheckpointError, SettingError
 from tunesmith.base.files import read_json, write_json
+from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, HeadTable
 from tunesmith.models._fill import fill
 from tunesmith.models._folder import read_config, read_tensors, resolve, write_tensors
-from tunesmith.models._keys import join_fused, normalise, split_fused, with_prefix
+from tunesmith.models._keys import foreign_name, join_fused, normalise, split_fused, with_prefix
 from tunesmith.models.model import Model, ModelConfig
 from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.head.classify import ClassifyConfig
+from tunesmith.nn.head.lm import LMConfig
+from tunesmith.nn.head.pool import PoolConfig
+from tunesmith.nn.head.pretrain import PretrainConfig
 from tunesmith.nn.head.tag import TagConfig
 from tunesmith.nn.init import init_normal
 from tunesmith.text.tokenizer import load_tokenizer
@@ -22,6 +28,7 @@ _PROBLEMS = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
 }
+_WithTable = LMConfig | PretrainConfig
 
 
 def load(name: str | Path, *, seed: int = 0) -> Model:
@@ -37,12 +44,13 @@ def load(name: str | Path, *, seed: int = 0) -> Model:
     folder = resolve(name)
     foreign = read_config(folder)
     tensors = read_tensors(folder)
-    model, head_name = _build(foreign, source=str(name))
+    model = _build(foreign, source=str(name))
     prefix = model.base_prefix
     tensors = normalise(tensors, model.family, foreign, prefix=prefix)
     tensors = split_fused(tensors, model.family, model.config.stacks, source=str(name))
-    if head_name == "pool" and "@pooler.dense.weight" not in tensors:  # a bare model saved without its pooler
-        model = Model(model.config.model_copy(update={"head": None}))
+    head = _stored_head(model, tensors)
+    if head != model.config.head:
+        model = Model(model.config.model_copy(update={"head": head}))
         model.source = str(name)
     model.architecture = (foreign.get("architectures") or [model.family.bare])[0]
     model.tokenizer = load_tokenizer(folder)
@@ -67,8 +75,9 @@ def from_preset(name: str, *, seed: int = 0) -> Model:
     for family in choices.names("model"):
         table: Family = choices.module("model", family).FAMILY
         if name in table.presets:
-            model, _ = _build({**table.presets[name], "model_type": family, "architectures": [table.bare]}, source=name)
-            init_normal(model, std=model.config.trunk.initial_std, seed=seed, name=name)
+            model = _build({**table.presets[name], "model_type": family, "architectures": [table.bare]}, source=name)
+            trunk = model.config.trunk
+            init_normal(model, std=trunk.initial_std, residual_std=trunk.residual_std, seed=seed, name=name)
             return model
     raise SettingError(f"model: there is no preset {name!r}")
 
@@ -102,9 +111,9 @@ def save(model: Model, folder: str | Path) -> None:
     config = hf_config(model)
     bare = config["architectures"][0] == model.family.bare
     named = model.foreign_tensors()
-    for name in [name for name in named if name.endswith("decoder.weight")]:  # an untied table has a bias beside it
-        stem = name.removesuffix("decoder.weight")
-        named[stem + "decoder.bias"] = named[stem + "bias"].clone()
+    for table, bias in _tables(model):
+        if table + ".weight" in named and bias in named:  # an untied table has its bias beside it too
+            named[table + ".bias"] = named[bias].clone()
     if model.architecture is not None:
         named |= model.aside  # other heads of the same file: nothing that was loaded is lost
     named = join_fused(named, model.family, model.config.stacks)
@@ -158,14 +167,19 @@ def hf_fields(model: Model) -> dict[str, Any]:
     fields["dtype"] = "float32"
     if head is not None and model.family.head_to_hf is not None:
         fields |= model.family.head_to_hf(head)
+    table = None if head is None else model.family.heads.get(head.choice_name())
     if isinstance(head, ClassifyConfig | TagConfig):
         labels = config.labels or tuple(f"LABEL_{i}" for i in range(head.num_labels))
         fields["id2label"] = {str(i): label for i, label in enumerate(labels)}
         fields["label2id"] = {label: i for i, label in enumerate(labels)}
-        if head.dropout != fields["hidden_dropout_prob"] or fields.get("classifier_dropout") is not None:
-            fields["classifier_dropout"] = head.dropout
     if isinstance(head, ClassifyConfig):
         fields["problem_type"] = _PROBLEMS[head.problem]
+    expected = None if table is None else table.from_hf(fields)  # what is said only where the family would not say it
+    if isinstance(head, ClassifyConfig | TagConfig) and isinstance(expected, ClassifyConfig | TagConfig):
+        if head.dropout != expected.dropout:
+            fields["classifier_dropout"] = head.dropout
+    if isinstance(head, _WithTable) and isinstance(expected, _WithTable) and head.table != expected.table:
+        fields["tie_word_embeddings"] = head.table == "tied"
     return fields
 
 
@@ -183,8 +197,36 @@ def hf_config(model: Model) -> dict[str, Any]:
     return {**hf_fields(model), "architectures": [model.architecture or name]}
 
 
-def _build(foreign: dict[str, Any], *, source: str) -> tuple[Model, str | None]:
-    """An empty model from config.json, and the name of its head."""
+def _tables(model: Model) -> list[tuple[str, str]]:
+    """Foreign modules of an output matrix of the head's own, and foreign names of the bias that goes with them."""
+    head = model.config.head
+    keys = model.family.heads[head.choice_name()].keys if head else {}
+    stems = [name.removesuffix("table") for name in keys if name.rpartition(".")[2] == "table"]
+    return [(keys[stem + "table"], keys.get(stem + "bias", "")) for stem in stems]
+
+
+def _stored_head(model: Model, tensors: dict[str, Tensor]) -> HeadConfig | None:
+    """The head that a file's tensors show where config.json leaves it open, or is wrong.
+
+    transformers leaves an output matrix untied, whatever config.json says, where the file holds another one than the
+    token table. One that repeats the token table is taken out.
+    """
+    head = model.config.head
+    if isinstance(head, PoolConfig) and "@pooler.dense.weight" not in tensors:  # saved without its pooler
+        return None
+    if isinstance(head, _WithTable) and head.table == "tied":
+        stack = "decoder" if model.encoder is None else "encoder"
+        shared = tensors.get(foreign_name(f"{stack}.embeddings.tokens.weight", model.family, None))
+        for name in [table + ".weight" for table, _ in _tables(model)]:
+            if name in tensors and shared is not None and torch.equal(tensors[name], shared):
+                del tensors[name]
+            elif name in tensors:
+                return head.model_copy(update={"table": "own"})
+    return head
+
+
+def _build(foreign: dict[str, Any], *, source: str) -> Model:
+    """An empty model from config.json."""
     family_name = foreign.get("model_type")
     if family_name not in choices.names("model"):
         known = ", ".join(choices.names("model"))
@@ -211,7 +253,7 @@ def _build(foreign: dict[str, Any], *, source: str) -> tuple[Model, str | None]:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{source} config.json: no model of these sizes can be made here ({reason})") from None
     model.source = source
-    return model, head_name
+    return model
 
 
 def _label_names(foreign: Foreign) -> tuple[str, ...]:

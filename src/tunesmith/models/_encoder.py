@@ -1,10 +1,10 @@
 """What BERT, RoBERTa and ELECTRA share: the keys of their encoders and the fields of config.json."""
 
-from typing import Any, TypeVar
+from typing import Any
 
-from tunesmith.base.config import Config, build
-from tunesmith.base.errors import CheckpointError, SettingError
+from tunesmith.base.errors import CheckpointError
 from tunesmith.models import Foreign, Stacks
+from tunesmith.models._fields import look_up, need, num_labels, problem, settings
 from tunesmith.nn.feedforward import FeedForwardConfig
 from tunesmith.nn.feedforward.gelu import GELUConfig
 from tunesmith.nn.feedforward.relu import ReLUConfig
@@ -16,9 +16,6 @@ from tunesmith.nn.head.tag import TagConfig
 from tunesmith.nn.norm.layer_norm import LayerNormConfig
 from tunesmith.nn.position.learned import LearnedConfig
 from tunesmith.nn.transformer import TransformerConfig
-
-C = TypeVar("C", bound=Config)
-T = TypeVar("T")
 
 KEYS = {
     "encoder.embeddings.tokens": "@embeddings.word_embeddings",
@@ -65,11 +62,6 @@ _FOREIGN = {
     "initial_std": "initializer_range",
     "eps": "layer_norm_eps",
 }
-_PROBLEMS = {
-    "regression": "regression",
-    "single_label_classification": "single_label",
-    "multi_label_classification": "multi_label",
-}
 
 
 def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
@@ -90,7 +82,7 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
     width, heads = need(config, "hidden_size"), need(config, "num_attention_heads")
     if width % heads:
         raise CheckpointError(f"config.json num_attention_heads: must divide hidden_size {width}, got {heads}")
-    encoder = _settings(
+    encoder = settings(
         TransformerConfig,
         {
             "vocab_size": need(config, "vocab_size"),
@@ -105,9 +97,10 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
             "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
             "initial_std": config.get("initializer_range", 0.02),
             "position": LearnedConfig(offset=offset),
-            "feedforward": _look_up(_FEEDFORWARD, config, "hidden_act"),
-            "norm": _settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}),
+            "feedforward": look_up(_FEEDFORWARD, config, "hidden_act"),
+            "norm": settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}, _FOREIGN),
         },
+        _FOREIGN,
     )
     return Stacks(encoder=encoder)
 
@@ -137,29 +130,28 @@ def encoder_to_hf(stacks: Stacks) -> dict[str, Any]:
 def classify_from_hf(config: Foreign, *, hidden: Activation, dropout_before_hidden: bool) -> ClassifyConfig:
     """Settings of a classification head; RoBERTa and ELECTRA drop before the hidden layer as well."""
     rate = classifier_dropout(config)
-    count = num_labels(config)
-    problem = config.get("problem_type")
-    return _settings(
+    return settings(
         ClassifyConfig,
         {
-            "num_labels": count,
-            "problem": _PROBLEMS.get(str(problem), "regression" if count == 1 else "single_label"),
+            "num_labels": num_labels(config),
+            "problem": problem(config),
             "hidden": hidden,
             "hidden_dropout": rate if dropout_before_hidden else 0.0,
             "dropout": rate,
         },
+        _FOREIGN,
     )
 
 
 def tag_from_hf(config: Foreign) -> TagConfig:
     """Settings of a tagging head."""
-    return _settings(TagConfig, {"num_labels": num_labels(config), "dropout": classifier_dropout(config)})
+    return settings(TagConfig, {"num_labels": num_labels(config), "dropout": classifier_dropout(config)}, _FOREIGN)
 
 
 def lm_from_hf(config: Foreign, *, activation: Activation | None = None) -> LMConfig:
     """Settings of a masked-language-model head."""
     return LMConfig(
-        activation=_look_up(_ACTIVATION, config, "hidden_act") if activation is None else activation,
+        activation=look_up(_ACTIVATION, config, "hidden_act") if activation is None else activation,
         table="tied" if config.get("tie_word_embeddings", True) else "own",
     )
 
@@ -168,37 +160,3 @@ def classifier_dropout(config: Foreign) -> float:
     """``classifier_dropout``, or the dropout of the hidden states where it is not set."""
     rate = config.get("classifier_dropout")
     return config.get("hidden_dropout_prob", 0.1) if rate is None else rate
-
-
-def num_labels(config: Foreign) -> int:
-    """Number of labels in config.json: of ``id2label``, or 2."""
-    names = config.get("id2label")
-    return len(names) if isinstance(names, dict) and names else need({"num_labels": 2, **config}, "num_labels")
-
-
-def need(config: Foreign, name: str, *, least: int = 1) -> int:
-    """A whole number that config.json must hold.
-
-    Raises:
-        CheckpointError: It is missing or no such number.
-    """
-    value = config.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise CheckpointError(f"config.json {name}: must be a whole number of at least {least}, got {value!r}")
-    return value
-
-
-def _settings(kind: type[C], fields: Foreign) -> C:
-    """Settings from fields of config.json; a fault is told under its name there."""
-    try:
-        return build(kind, fields)
-    except SettingError as error:
-        ours, _, fault = str(error).partition(": ")
-        raise CheckpointError(f"config.json {_FOREIGN.get(ours, ours)}: {fault}") from None
-
-
-def _look_up(table: dict[str, T], config: Foreign, name: str) -> T:
-    value = config.get(name, "gelu")
-    if not isinstance(value, str) or value not in table:
-        raise CheckpointError(f"config.json {name}: must be one of {', '.join(table)}, got {value!r}")
-    return table[value]

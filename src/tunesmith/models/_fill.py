@@ -9,6 +9,7 @@ from tunesmith.base.errors import CheckpointError
 from tunesmith.base.shapes import Tensor
 from tunesmith.models._keys import foreign_name
 from tunesmith.nn.init import init_normal
+from tunesmith.nn.transformer import TransformerConfig
 
 if TYPE_CHECKING:
     from tunesmith.models.model import Model
@@ -58,7 +59,7 @@ def fill(
     for stack, root in roots.items():
         names = [name.partition(".")[2] for name in fresh if name.startswith(stack + ".")]
         if root is not None and names:
-            _make_fresh(root, names, std=model.config.trunk.initial_std, seed=seed, part=stack)
+            _make_fresh(root, names, model.config.trunk, seed=seed, part=stack)
     model.fresh = (*model.fresh, *fresh)
     model.aside = {name: tensor for name, tensor in tensors.items() if name not in used}
 
@@ -70,9 +71,9 @@ def _check(tensor: Tensor, where: str) -> None:
         raise CheckpointError(f"{where}: holds NaN or infinite weights")
 
 
-def _make_fresh(root: torch.nn.Module, names: list[str], *, std: float, seed: int, part: str) -> None:
+def _make_fresh(root: torch.nn.Module, names: list[str], trunk: TransformerConfig, *, seed: int, part: str) -> None:
     kept = {name: p.detach().clone() for name, p in root.named_parameters() if name not in names}
-    init_normal(root, std=std, seed=seed, name=part)
+    init_normal(root, std=trunk.initial_std, residual_std=trunk.residual_std, seed=seed, name=part)
     with torch.no_grad():
         for name, parameter in root.named_parameters():
             if name in kept:

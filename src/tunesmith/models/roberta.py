@@ -10,9 +10,9 @@ from tunesmith.models._encoder import (
     encoder_from_hf,
     encoder_to_hf,
     lm_from_hf,
-    need,
     tag_from_hf,
 )
+from tunesmith.models._fields import need
 from tunesmith.nn.head.pool import PoolConfig
 
 

@@ -4,8 +4,12 @@ import torch
 
 from tunesmith.base import random
 
+_RESIDUAL = ("attention.output.weight", "feedforward.down.weight")
 
-def init_normal(module: torch.nn.Module, *, std: float, seed: int, name: str) -> None:
+
+def init_normal(
+    module: torch.nn.Module, *, std: float, seed: int, name: str, residual_std: float | None = None
+) -> None:
     """N(0, std^2) for matrices and tables, 0 for biases, 1 for the scales of norms: BERT's initialisation.
 
     Each tensor draws from a stream of its own name, so that a head is the same whatever else is built.
@@ -17,11 +21,13 @@ def init_normal(module: torch.nn.Module, *, std: float, seed: int, name: str) ->
         std: Standard deviation.
         seed: Seed of the streams.
         name: Name of the module, part of each stream's key.
+        residual_std: Standard deviation of the maps that a sub-layer ends in; ``std`` by default.
     """
     with torch.no_grad():
         for path, parameter in module.named_parameters():
             if parameter.ndim >= 2:
-                parameter.copy_(torch.empty_like(parameter).normal_(0, std, generator=_stream(seed, name, path)))
+                wide = residual_std if residual_std is not None and path.endswith(_RESIDUAL) else std
+                parameter.copy_(torch.empty_like(parameter).normal_(0, wide, generator=_stream(seed, name, path)))
             elif path.rpartition(".")[2] == "weight":
                 parameter.fill_(1)
             else:

@@ -1,6 +1,6 @@
 """A stack of blocks over packed documents, encoder or decoder, and the settings that shape it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 import torch
@@ -72,6 +72,10 @@ class TransformerConfig(Config):
     feedforward_dropout: Rate = pydantic.Field(default=0.0, description="Dropout of inner feed-forward activations.")
     final_dropout: Rate = pydantic.Field(default=0.0, description="Dropout of the output of the stack.")
     initial_std: float = pydantic.Field(default=0.02, gt=0, description="Standard deviation of fresh weights.")
+    initial_residual: Literal["plain", "by_depth"] = pydantic.Field(
+        default="plain",
+        description="Fresh weights of maps into the residual stream: as all others, or / sqrt(2 num_layers) (GPT-2).",
+    )
     position: AnyPosition = pydantic.Field(description="Position encoding.")
     feedforward: Annotated[pydantic.SerializeAsAny[FeedForwardConfig], choices.chosen("feedforward")] = pydantic.Field(
         description="Feed-forward layer."
@@ -109,6 +113,12 @@ class TransformerConfig(Config):
     def stored(self) -> int:
         """Blocks with weights of their own."""
         return self.num_stored or self.num_layers
+
+    @property
+    def residual_std(self) -> float:
+        """Standard deviation of the fresh weights of the maps that a sub-layer ends in."""
+        by_depth = self.initial_residual == "by_depth"
+        return self.initial_std / (2 * self.num_layers) ** 0.5 if by_depth else self.initial_std
 
     @property
     def position_sizes(self) -> PositionSizes:
@@ -249,4 +259,5 @@ class Transformer(torch.nn.Module):
         """The position encoding of each layer of the pattern, and what it has prepared."""
         shared = self.embeddings.position
         encodings = [module if isinstance(module, Position) else shared for module in self.patterns]
-        return [(encoding, encoding.prepare(layout, x)) for encoding in encodings]
+        states = {encoding: encoding.prepare(layout, x) for encoding in dict.fromkeys(encodings)}
+        return [(encoding, states[encoding]) for encoding in encodings]

@@ -1,0 +1,111 @@
+"""Fields of config.json: read with faults told under their names there."""
+
+import json
+from typing import Any, TypeVar
+
+from tunesmith.base.config import Config, build
+from tunesmith.base.errors import CheckpointError, SettingError
+from tunesmith.models import Foreign
+
+C = TypeVar("C", bound=Config)
+T = TypeVar("T")
+
+_PROBLEMS = {
+    "regression": "regression",
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+}
+
+
+def need(config: Foreign, name: str, *, least: int = 1) -> int:
+    """A whole number that config.json must hold.
+
+    Raises:
+        CheckpointError: It is missing or no such number.
+    """
+    value = config.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise CheckpointError(f"config.json {name}: must be a whole number of at least {least}, got {value!r}")
+    return value
+
+
+def may(config: Foreign, name: str, *, least: int = 1) -> int | None:
+    """A whole number that config.json may hold; None where it is absent or null."""
+    return None if config.get(name) is None else need(config, name, least=least)
+
+
+def flag(config: Foreign, name: str, *, default: bool = False) -> bool:
+    """True or false; the default where it is absent or null.
+
+    Raises:
+        CheckpointError: It is neither.
+    """
+    value = config.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise CheckpointError(f"config.json {name}: must be true or false, got {value!r}")
+    return value
+
+
+def refuse(config: Foreign, **only: Any) -> None:
+    """Refuse fields that ask for what this family has not.
+
+    Args:
+        config: The parsed file.
+        only: The one value of each such field that can be honoured; absent and null mean that value.
+
+    Raises:
+        CheckpointError: One has another value.
+    """
+    for name, value in only.items():
+        got = config.get(name)
+        if got is not None and got != value:
+            raise CheckpointError(f"config.json {name}: only {json.dumps(value)} is supported, got {json.dumps(got)}")
+
+
+def renamed(config: Foreign, names: dict[str, str]) -> dict[str, Any]:
+    """config.json with the fields that it may have under another name under their own too; the other name wins."""
+    return {**config, **{names[other]: value for other, value in config.items() if other in names}}
+
+
+def settings(kind: type[C], fields: Foreign, names: dict[str, str]) -> C:
+    """Settings from fields of config.json; a fault is told under its name there.
+
+    Args:
+        kind: What to build.
+        fields: Values by our names.
+        names: Our names to those of config.json, where they differ.
+
+    Raises:
+        CheckpointError: A value does not fit.
+    """
+    try:
+        return build(kind, fields)
+    except SettingError as error:
+        ours, _, fault = str(error).partition(": ")
+        raise CheckpointError(f"config.json {names.get(ours, ours)}: {fault}") from None
+
+
+def look_up(table: dict[str, T], config: Foreign, name: str, *, default: str = "gelu") -> T:
+    """What a name in config.json stands for.
+
+    Raises:
+        CheckpointError: It stands for nothing.
+    """
+    value = config.get(name, default)
+    if not isinstance(value, str) or value not in table:
+        raise CheckpointError(f"config.json {name}: must be one of {', '.join(table)}, got {value!r}")
+    return table[value]
+
+
+def num_labels(config: Foreign) -> int:
+    """Number of labels in config.json: of ``id2label``, or 2."""
+    names = config.get("id2label")
+    return len(names) if isinstance(names, dict) and names else need({"num_labels": 2, **config}, "num_labels")
+
+
+def problem(config: Foreign) -> str:
+    """What the outputs of a classification head mean: ``problem_type``, or what their number says."""
+    by_number = "regression" if num_labels(config) == 1 else "single_label"
+    return _PROBLEMS.get(str(config.get("problem_type")), by_number)
