@@ -72,8 +72,11 @@ class Family:
         pad_counts: Whether padding takes positions; RoBERTa counts real tokens only.
         fused: Foreign tensors that are not one of ours as they stand.
         junk: Ends of names that hold no weights: buffers of old files.
+        settle: Fields of config.json that the tensors decide, whatever it says: whether a head is tied.
         clean: Puts an odd file's tensors right before anything else is done; gets config.json too.
-        repeat: Tensors that files repeat under another name: that name to the name in the tables.
+        repeat: Tensors that files repeat under another name: that name to the name in the tables. They
+            are written where ``tie_word_embeddings`` is false: transformers then misses them.
+        encoder_only: Classes that have the encoder alone; the first is the one without a head.
         presets: Sizes by name, in the fields of config.json.
     """
 
@@ -87,6 +90,8 @@ class Family:
     pad_counts: bool = True
     fused: tuple[Fused, ...] = ()
     junk: tuple[str, ...] = ()
+    settle: Callable[[Mapping[str, Tensor], Foreign], dict[str, Any]] | None = None
     clean: Callable[[dict[str, Tensor], Foreign], dict[str, Tensor]] | None = None
     repeat: dict[str, str] = field(default_factory=dict)
+    encoder_only: tuple[str, ...] = ()
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)

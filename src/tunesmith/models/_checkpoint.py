@@ -13,6 +13,7 @@ from tunesmith.models._keys import join_fused, normalise, split_fused, with_pref
 from tunesmith.models.model import Model, ModelConfig
 from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.head.classify import ClassifyConfig
+from tunesmith.nn.head.lm import LMConfig
 from tunesmith.nn.head.tag import TagConfig
 from tunesmith.nn.init import init_normal
 from tunesmith.text.tokenizer import load_tokenizer
@@ -37,6 +38,9 @@ def load(name: str | Path, *, seed: int = 0) -> Model:
     folder = resolve(name)
     foreign = read_config(folder)
     tensors = read_tensors(folder)
+    if foreign.get("model_type") in choices.names("model"):
+        family: Family = choices.module("model", foreign["model_type"]).FAMILY
+        foreign |= family.settle(tensors, foreign) if family.settle else {}
     model, head_name = _build(foreign, source=str(name))
     prefix = model.base_prefix
     tensors = normalise(tensors, model.family, foreign, prefix=prefix)
@@ -100,6 +104,8 @@ def save(model: Model, folder: str | Path) -> None:
     config = hf_config(model)
     bare = config["architectures"][0] == model.family.bare
     named = model.foreign_tensors()
+    if config.get("tie_word_embeddings") is False:
+        named |= {again: named[name].clone() for again, name in model.family.repeat.items() if name in named}
     for name in [name for name in named if name.endswith("decoder.weight")]:  # an untied table has a bias beside it
         stem = name.removesuffix("decoder.weight")
         named[stem + "decoder.bias"] = named[stem + "bias"].clone()
@@ -135,12 +141,10 @@ def why_not_hf(model: Model) -> str | None:
     name = head.choice_name()
     if name not in model.family.heads:
         return f"transformers has no {name} head for {model.config.family}"
-    if isinstance(head, ClassifyConfig):
-        foreign = hf_fields(model)
-        expected = model.family.heads[name].from_hf(foreign)
+    if isinstance(head, ClassifyConfig | LMConfig):
+        expected = model.family.heads[name].from_hf(hf_fields(model))
         if head != expected:
-            assert isinstance(expected, ClassifyConfig)
-            other = next(f for f in ClassifyConfig.model_fields if getattr(head, f) != getattr(expected, f))
+            other = next(f for f in type(head).model_fields if getattr(head, f) != getattr(expected, f))
             return f"its head has {other} = {getattr(head, other)!r}, transformers' has {getattr(expected, other)!r}"
     return None
 
@@ -156,10 +160,13 @@ def hf_fields(model: Model) -> dict[str, Any]:
         labels = config.labels or tuple(f"LABEL_{i}" for i in range(head.num_labels))
         fields["id2label"] = {str(i): label for i, label in enumerate(labels)}
         fields["label2id"] = {label: i for i, label in enumerate(labels)}
-        if head.dropout != fields["hidden_dropout_prob"] or fields.get("classifier_dropout") is not None:
+        table = model.family.heads.get(head.choice_name())
+        if table is not None and getattr(table.from_hf(fields), "dropout", None) != head.dropout:
             fields["classifier_dropout"] = head.dropout
     if isinstance(head, ClassifyConfig):
         fields["problem_type"] = _PROBLEMS[head.problem]
+    if isinstance(head, LMConfig):
+        fields["tie_word_embeddings"] = head.table == "tied"
     return fields
 
 
@@ -173,7 +180,9 @@ def hf_config(model: Model) -> dict[str, Any]:
     if reason is not None:
         raise CheckpointError(f"model: cannot be written in the Hugging Face layout: {reason}")
     head = model.config.head
-    name = model.family.heads[head.choice_name()].architecture if head else model.family.bare
+    alone = model.decoder is None and model.family.encoder_only
+    bare = model.family.encoder_only[0] if alone else model.family.bare
+    name = model.family.heads[head.choice_name()].architecture if head else bare
     return {**hf_fields(model), "architectures": [model.architecture or name]}
 
 
@@ -190,9 +199,11 @@ def _build(foreign: dict[str, Any], *, source: str) -> tuple[Model, str | None]:
     head_name = next((name for name, table in family.heads.items() if table.architecture == named[0]), None)
     try:
         head = family.heads[head_name].from_hf(foreign) if head_name else None
+        stacks = family.from_hf(foreign)
         config = ModelConfig(
             family=family.name,
-            **vars(family.from_hf(foreign)),
+            encoder=stacks.encoder,
+            decoder=None if named[0] in family.encoder_only else stacks.decoder,
             head=head,
             labels=_label_names(foreign) if head_name in ("classify", "tag") else (),
             foreign={key: value for key, value in foreign.items() if key not in ("architectures",)},

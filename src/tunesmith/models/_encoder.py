@@ -1,5 +1,6 @@
 """What BERT, RoBERTa and ELECTRA share: the keys of their encoders and the fields of config.json."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from tunesmith.base.config import Config, build
@@ -35,7 +36,7 @@ KEYS = {
     "encoder.blocks.{i}.feedforward_norm": "@encoder.layer.{i}.output.LayerNorm",
 }
 
-_FEEDFORWARD: dict[str, FeedForwardConfig] = {
+FEEDFORWARD: dict[str, FeedForwardConfig] = {
     "gelu": GELUConfig(),
     "gelu_new": GELUConfig(approximate="tanh"),
     "gelu_pytorch_tanh": GELUConfig(approximate="tanh"),
@@ -90,7 +91,7 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
     width, heads = need(config, "hidden_size"), need(config, "num_attention_heads")
     if width % heads:
         raise CheckpointError(f"config.json num_attention_heads: must divide hidden_size {width}, got {heads}")
-    encoder = _settings(
+    encoder = settings(
         TransformerConfig,
         {
             "vocab_size": need(config, "vocab_size"),
@@ -105,8 +106,8 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
             "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
             "initial_std": config.get("initializer_range", 0.02),
             "position": LearnedConfig(offset=offset),
-            "feedforward": _look_up(_FEEDFORWARD, config, "hidden_act"),
-            "norm": _settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}),
+            "feedforward": look_up(FEEDFORWARD, config, "hidden_act"),
+            "norm": settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}),
         },
     )
     return Stacks(encoder=encoder)
@@ -124,7 +125,7 @@ def encoder_to_hf(stacks: Stacks) -> dict[str, Any]:
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.d_ff,
-        "hidden_act": next(name for name, choice in _FEEDFORWARD.items() if choice == config.feedforward),
+        "hidden_act": next(name for name, choice in FEEDFORWARD.items() if choice == config.feedforward),
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "max_position_embeddings": config.max_positions + config.position.offset,
@@ -139,7 +140,7 @@ def classify_from_hf(config: Foreign, *, hidden: Activation, dropout_before_hidd
     rate = classifier_dropout(config)
     count = num_labels(config)
     problem = config.get("problem_type")
-    return _settings(
+    return settings(
         ClassifyConfig,
         {
             "num_labels": count,
@@ -153,13 +154,13 @@ def classify_from_hf(config: Foreign, *, hidden: Activation, dropout_before_hidd
 
 def tag_from_hf(config: Foreign) -> TagConfig:
     """Settings of a tagging head."""
-    return _settings(TagConfig, {"num_labels": num_labels(config), "dropout": classifier_dropout(config)})
+    return settings(TagConfig, {"num_labels": num_labels(config), "dropout": classifier_dropout(config)})
 
 
 def lm_from_hf(config: Foreign, *, activation: Activation | None = None) -> LMConfig:
     """Settings of a masked-language-model head."""
     return LMConfig(
-        activation=_look_up(_ACTIVATION, config, "hidden_act") if activation is None else activation,
+        activation=look_up(_ACTIVATION, config, "hidden_act") if activation is None else activation,
         table="tied" if config.get("tie_word_embeddings", True) else "own",
     )
 
@@ -188,16 +189,17 @@ def need(config: Foreign, name: str, *, least: int = 1) -> int:
     return value
 
 
-def _settings(kind: type[C], fields: Foreign) -> C:
+def settings(kind: type[C], fields: Foreign, *, names: Mapping[str, str] = _FOREIGN) -> C:
     """Settings from fields of config.json; a fault is told under its name there."""
     try:
         return build(kind, fields)
     except SettingError as error:
         ours, _, fault = str(error).partition(": ")
-        raise CheckpointError(f"config.json {_FOREIGN.get(ours, ours)}: {fault}") from None
+        raise CheckpointError(f"config.json {names.get(ours, ours)}: {fault}") from None
 
 
-def _look_up(table: dict[str, T], config: Foreign, name: str) -> T:
+def look_up(table: Mapping[str, T], config: Foreign, name: str) -> T:
+    """What a word in config.json stands for."""
     value = config.get(name, "gelu")
     if not isinstance(value, str) or value not in table:
         raise CheckpointError(f"config.json {name}: must be one of {', '.join(table)}, got {value!r}")
