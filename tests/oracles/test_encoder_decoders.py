@@ -7,12 +7,13 @@ import torch
 import transformers
 from parity import assert_equal, check, perturbed, rows
 from safetensors.torch import load_file, save_file
-from transformers import BartConfig
+from transformers import BartConfig, T5Config
 
 from tunesmith.base.errors import CheckpointError
 from tunesmith.models._checkpoint import from_preset, load, save
 from tunesmith.nn.head.classify import ClassifyConfig
 from tunesmith.nn.head.lm import LMConfig
+from tunesmith.nn.head.tag import TagConfig
 
 VOCAB = 99
 BART = {
@@ -225,3 +226,224 @@ def test_bart_from_a_preset(table, tmp_path):
     ids = torch.randint(5, 50265, (2, 9))
     assert_equal(model(ids).logits, theirs(ids).logits)
     assert_equal(load(tmp_path)(ids).logits, theirs(ids).logits)
+
+
+T5 = {
+    "plain 1.0": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4},
+    "1.1: gated, wide heads, unequal stacks": {
+        "d_model": 36,
+        "d_kv": 20,
+        "d_ff": 50,
+        "num_layers": 1,
+        "num_decoder_layers": 3,
+        "num_heads": 3,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    },
+    "narrow heads, few buckets": {
+        "d_model": 24,
+        "d_kv": 4,
+        "d_ff": 40,
+        "num_layers": 3,
+        "num_decoder_layers": 1,
+        "num_heads": 5,
+        "feed_forward_proj": "gated-silu",
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 16,
+        "layer_norm_epsilon": 1e-5,
+    },
+    "gelu, one layer": {"d_model": 20, "d_kv": 10, "d_ff": 20, "num_layers": 1, "num_heads": 1}
+    | {"feed_forward_proj": "gelu"},
+}
+
+
+def t5(head, shape, **extra):
+    fields = {"decoder_start_token_id": 0, "initializer_factor": 0.5, **T5[shape], **extra}
+    return perturbed(getattr(transformers, "T5" + head), T5Config(vocab_size=VOCAB, **fields))
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("shape", T5)
+@pytest.mark.parametrize("head", ["Model", "ForConditionalGeneration", "ForQuestionAnswering"])
+def test_t5(head, shape, left, tmp_path):
+    check(t5(head, shape), tmp_path, both_sides(pad=0, left=left))
+
+
+@pytest.mark.parametrize("shape", T5)
+def test_t5_classifier(shape, tmp_path):
+    theirs = t5("ForSequenceClassification", shape, num_labels=5, classifier_dropout=0.3)
+    check(theirs, tmp_path, ending_in_eos(pad=0, eos=1))
+    inputs = ending_in_eos(pad=0, eos=1, left=True)
+    assert_equal(load(tmp_path / "theirs")(**inputs).logits, theirs(**inputs).logits)
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("shape", T5)
+def test_t5_tagger_has_the_encoder_alone(shape, left, tmp_path):
+    ids, mask = rows(VOCAB, pad=0, left=left)
+    ours = check(
+        t5("ForTokenClassification", shape, num_labels=5), tmp_path, {"input_ids": ids, "attention_mask": mask}
+    )
+    assert ours.decoder is None
+
+
+@pytest.mark.parametrize("shape", T5)
+def test_t5_encoder_alone(shape, tmp_path):
+    theirs = t5("EncoderModel", shape)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load(tmp_path / "theirs")
+    ids, mask = rows(VOCAB, pad=0)
+    want = theirs(ids, attention_mask=mask).last_hidden_state
+    assert_equal(ours(ids, attention_mask=mask).hidden[mask.bool()], want[mask.bool()])
+    save(ours, tmp_path / "ours")
+    again, report = transformers.T5EncoderModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert torch.equal(again(ids, attention_mask=mask).last_hidden_state, want)
+
+
+def test_t5_tagger_from_a_whole_model(tmp_path):
+    """transformers reads tags off the encoder: the decoder stays behind."""
+    t5("ForConditionalGeneration", "plain 1.0").save_pretrained(tmp_path / "theirs")
+    model = load(tmp_path / "theirs").with_head(TagConfig(num_labels=3)).eval()
+    save(model, tmp_path / "ours")
+    theirs, report = transformers.T5ForTokenClassification.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    ids, mask = rows(VOCAB, pad=0)
+    real = mask.bool()
+    assert_equal(model(ids, attention_mask=mask).logits[real], theirs(ids, attention_mask=mask).logits[real])
+
+
+@pytest.mark.parametrize("head", ["ForQuestionAnswering", "ForSequenceClassification"])
+def test_t5_shifts_its_own_input(head, tmp_path):
+    theirs = t5(head, "1.1: gated, wide heads, unequal stacks")
+    theirs.save_pretrained(tmp_path)
+    ours = load(tmp_path)
+    for left in (False, True):
+        inputs = ending_in_eos(pad=0, eos=1, left=left)
+        real = inputs["attention_mask"].bool()
+        got, want = ours(**inputs), theirs(**inputs, output_hidden_states=True)
+        assert_equal(got.hidden[real], want.decoder_hidden_states[-1][real])
+
+
+@pytest.mark.parametrize("says_tied", [True, False, None])
+@pytest.mark.parametrize("shape", T5)
+def test_t5_with_an_untied_head(shape, says_tied, tmp_path):
+    """The tensors decide what is tied; the flag only says whether the output is scaled, as transformers 5.23 reads it.
+
+    transformers writes ``tie_word_embeddings: true`` for every T5, so the flag of its own files is of no use.
+    """
+    theirs = own_head(t5("ForConditionalGeneration", shape, tie_word_embeddings=says_tied))
+    ours = check(theirs, tmp_path, both_sides(pad=0))
+    width = theirs.config.d_model
+    scale = 1.0 if says_tied is False else width**-0.5
+    assert ours.config.head == LMConfig(activation=None, bias=False, table="own", scale=scale)
+    again = load(tmp_path / "ours")
+    assert torch.equal(again.head.table.weight, theirs.lm_head.weight)
+    assert again.config.head == ours.config.head
+
+
+@pytest.mark.parametrize("said", [{}, {"tie_word_embeddings": True}, {"tie_word_embeddings": False}])
+def test_t5_original_files(said, tmp_path):
+    """Files of transformers 4: the table up to four times, a bias in cross-attention that nothing reads."""
+    theirs = t5("ForConditionalGeneration", "plain 1.0", **said)
+    theirs.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("tie_word_embeddings", "scale_decoder_outputs", "is_gated_act", "dense_act_fn"):
+        del config[name]
+    (tmp_path / "config.json").write_text(json.dumps(config | said))
+    inputs = both_sides(pad=0)
+    real = inputs["decoder_attention_mask"].bool()
+    want = theirs(**inputs).logits[real]
+    tensors = load_file(tmp_path / "model.safetensors")
+    table = tensors.pop("shared.weight")
+    tensors["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"] = torch.ones(32, 4)
+    names = ["shared.weight", "decoder.embed_tokens.weight", "encoder.embed_tokens.weight", "lm_head.weight"]
+    for present in (names, *([name] for name in names), names[1:]):
+        save_file(tensors | {name: table.clone() for name in present}, tmp_path / "model.safetensors")
+        ours = load(tmp_path)
+        assert ours.config.head.table == "tied"
+        assert ours.aside == {}
+        assert_equal(ours(**inputs).logits[real], want)
+
+
+@pytest.mark.parametrize("name", ["decoder.embed_tokens.weight", "encoder.embed_tokens.weight"])
+def test_t5_without_shared_keeps_its_head(name, tmp_path):
+    """MADLAD's files: ``decoder.embed_tokens`` and another ``lm_head``."""
+    theirs = own_head(t5("ForConditionalGeneration", "plain 1.0", tie_word_embeddings=False))
+    theirs.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors[name] = tensors.pop("shared.weight")
+    save_file(tensors, tmp_path / "model.safetensors")
+    inputs = both_sides(pad=0)
+    real = inputs["decoder_attention_mask"].bool()
+    ours = load(tmp_path)
+    assert ours.config.head.table == "own"
+    assert_equal(ours(**inputs).logits[real], theirs(**inputs).logits[real])
+
+
+def test_t5_1_1_keeps_its_head_where_transformers_ties_it(tmp_path):
+    """transformers 5.23 ties the head of a T5 1.1 that it makes from its config, and again at every ``tie_weights``.
+
+    Ours has a head of its own from the start, and transformers keeps it when it loads our file.
+    """
+    config = T5Config(vocab_size=VOCAB, **T5["1.1: gated, wide heads, unequal stacks"])
+    made = transformers.T5ForConditionalGeneration(config)
+    assert made.lm_head.weight is made.shared.weight
+    model = from_preset("t5_v1_1_small")
+    head = model.family.heads["lm"].from_hf(model.config.foreign)
+    assert head == LMConfig(activation=None, bias=False, table="own")
+    model = model.with_head(head).eval()
+    save(model, tmp_path)
+    theirs, report = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert torch.equal(theirs.lm_head.weight, model.head.table.weight)
+    inputs = {"input_ids": torch.randint(5, 999, (2, 9)), "decoder_input_ids": torch.randint(5, 999, (2, 4))}
+    assert_equal(model(**inputs).logits, theirs(**inputs).logits)
+    again = load(tmp_path)
+    assert torch.equal(again.head.table.weight, model.head.table.weight)
+    theirs.tie_weights()
+    assert not torch.equal(theirs.lm_head.weight, model.head.table.weight)
+
+
+def test_t5_fresh_weights_are_spread_as_in_transformers():
+    """But for the head of 1.1, which starts at d_model^-0.5 (transformers ties it to a table of deviation 1)."""
+    model = from_preset("t5_v1_1_small")
+    model = model.with_head(model.family.heads["lm"].from_hf(model.config.foreign))
+    theirs = transformers.T5Model(T5Config(**model.config.foreign))
+    found = model.foreign_tensors()
+    for name, tensor in theirs.named_parameters():
+        ours = found["@" + name]
+        assert ours.mean().item() == pytest.approx(tensor.mean().item(), abs=0.1)
+        if tensor.ndim > 1:
+            assert ours.std().item() == pytest.approx(tensor.std().item(), rel=0.2), name
+    assert found["lm_head.weight"].std().item() == pytest.approx(512**-0.5, rel=0.05)
+
+
+def test_t5_with_two_token_tables_is_refused(tmp_path):
+    t5("Model", "plain 1.0").save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["decoder.embed_tokens.weight"] = tensors["shared.weight"] + 1
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"^shared.weight: is not the same as decoder.embed_tokens.weight, but"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("is_decoder", True),
+        ("num_decoder_layers", 0),
+        ("d_kv", None),
+        ("dense_act_fn", "mish"),
+        ("dropout_rate", 2.0),
+        ("layer_norm_epsilon", -1.0),
+        ("relative_attention_num_buckets", 5),
+    ],
+)
+def test_t5_config_that_cannot_be_honoured(field, value, tmp_path):
+    t5("Model", "plain 1.0").save_pretrained(tmp_path)
+    edit_config(tmp_path, **{field: value})
+    with pytest.raises(CheckpointError, match=rf"config.json {field}: [^\n]+$"):
+        load(tmp_path)

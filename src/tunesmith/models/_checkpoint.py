@@ -70,7 +70,12 @@ def from_preset(name: str, *, seed: int = 0) -> Model:
         table: Family = choices.module("model", family).FAMILY
         if name in table.presets:
             model, _ = _build({**table.presets[name], "model_type": family, "architectures": [table.bare]}, source=name)
-            init_normal(model, std=model.config.trunk.initial_std, seed=seed, name=name)
+            std = model.config.trunk.initial_std
+            init_normal(model, std=std, seed=seed, name=name)
+            for end, own in (table.stds(model.config.stacks) if table.stds else {}).items():
+                for path, parameter in model.named_parameters():
+                    if path.endswith(end):
+                        parameter.data.mul_(own / std)
             return model
     raise SettingError(f"model: there is no preset {name!r}")
 

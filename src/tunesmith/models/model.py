@@ -105,8 +105,9 @@ class Model(torch.nn.Module):
 
     @property
     def family(self) -> Family:
-        """The table of this model's family."""
-        return choices.module("model", self.config.family).FAMILY
+        """The table of this model's family, with the names that its settings decide."""
+        table: Family = choices.module("model", self.config.family).FAMILY
+        return table if table.keys_of is None else replace(table, keys=table.keys | table.keys_of(self.config.stacks))
 
     @property
     def trunk(self) -> Transformer:
