@@ -70,11 +70,16 @@ class Family:
         to_hf: Fields of config.json from the stacks.
         bare: Name of the transformers class without a head.
         head_to_hf: Fields of config.json from the head, beside those that all families share.
+        keys_of: Keys that depend on the settings; they join ``keys``.
         pad_counts: Whether padding takes positions; RoBERTa counts real tokens only.
         fused: Foreign tensors that are not one of ours as they stand.
         junk: Ends of names that hold no weights: buffers of old files.
+        settle: Fields of config.json that the tensors decide, whatever it says: whether a head is tied.
         clean: Puts an odd file's tensors right before anything else is done; gets config.json too.
-        repeat: Tensors that files repeat under another name: that name to the name in the tables.
+        repeat: Tensors that files repeat under another name: that name to the name in the tables. They
+            are written where ``tie_word_embeddings`` is false: transformers then misses them.
+        encoder_only: Classes that have the encoder alone; the first is the one without a head.
+        stds: Standard deviations of fresh weights by the ends of their names, where not ``initial_std``.
         presets: Sizes by name, in the fields of config.json.
     """
 
@@ -86,9 +91,13 @@ class Family:
     to_hf: Callable[[Stacks], dict[str, Any]]
     bare: str
     head_to_hf: Callable[[HeadConfig], dict[str, Any]] | None = None
+    keys_of: Callable[[Stacks], dict[str, str]] | None = None
     pad_counts: bool = True
     fused: tuple[Fused, ...] = ()
     junk: tuple[str, ...] = ()
+    settle: Callable[[Mapping[str, Tensor], Foreign], dict[str, Any]] | None = None
     clean: Callable[[dict[str, Tensor], Foreign], dict[str, Tensor]] | None = None
     repeat: dict[str, str] = field(default_factory=dict)
+    encoder_only: tuple[str, ...] = ()
+    stds: Callable[[Stacks], dict[str, float]] | None = None
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)

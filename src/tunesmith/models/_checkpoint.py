@@ -44,6 +44,9 @@ def load(name: str | Path, *, seed: int = 0) -> Model:
     folder = resolve(name)
     foreign = read_config(folder)
     tensors = read_tensors(folder)
+    if foreign.get("model_type") in choices.names("model"):
+        family: Family = choices.module("model", foreign["model_type"]).FAMILY
+        foreign |= family.settle(tensors, foreign) if family.settle else {}
     model = _build(foreign, source=str(name))
     prefix = model.base_prefix
     tensors = normalise(tensors, model.family, foreign, prefix=prefix)
@@ -78,6 +81,10 @@ def from_preset(name: str, *, seed: int = 0) -> Model:
             model = _build({**table.presets[name], "model_type": family, "architectures": [table.bare]}, source=name)
             trunk = model.config.trunk
             init_normal(model, std=trunk.initial_std, residual_std=trunk.residual_std, seed=seed, name=name)
+            for end, own in (table.stds(model.config.stacks) if table.stds else {}).items():
+                for path, parameter in model.named_parameters():
+                    if path.endswith(end):
+                        parameter.data.mul_(own / trunk.initial_std)
             return model
     raise SettingError(f"model: there is no preset {name!r}")
 
@@ -112,8 +119,12 @@ def save(model: Model, folder: str | Path) -> None:
     bare = config["architectures"][0] == model.family.bare
     named = model.foreign_tensors()
     for table, bias in _tables(model):
-        if table + ".weight" in named and bias in named:  # an untied table has its bias beside it too
+        if (
+            table + ".weight" in named and bias in named and bias.endswith(".bias")
+        ):  # an untied table has its bias beside it too
             named[table + ".bias"] = named[bias].clone()
+    if config.get("tie_word_embeddings") is False:
+        named |= {again: named[name].clone() for again, name in model.family.repeat.items() if name in named}
     if model.architecture is not None:
         named |= model.aside  # other heads of the same file: nothing that was loaded is lost
     named = join_fused(named, model.family, model.config.stacks)
@@ -148,12 +159,10 @@ def why_not_hf(model: Model) -> str | None:
     name = head.choice_name()
     if name not in model.family.heads:
         return f"transformers has no {name} head for {model.config.family}"
-    if isinstance(head, ClassifyConfig):
-        foreign = hf_fields(model)
-        expected = model.family.heads[name].from_hf(foreign)
+    if isinstance(head, ClassifyConfig | LMConfig):
+        expected = model.family.heads[name].from_hf(hf_fields(model))
         if head != expected:
-            assert isinstance(expected, ClassifyConfig)
-            other = next(f for f in ClassifyConfig.model_fields if getattr(head, f) != getattr(expected, f))
+            other = next(f for f in type(head).model_fields if getattr(head, f) != getattr(expected, f))
             return f"its head has {other} = {getattr(head, other)!r}, transformers' has {getattr(expected, other)!r}"
     return None
 
@@ -193,7 +202,9 @@ def hf_config(model: Model) -> dict[str, Any]:
     if reason is not None:
         raise CheckpointError(f"model: cannot be written in the Hugging Face layout: {reason}")
     head = model.config.head
-    name = model.family.heads[head.choice_name()].architecture if head else model.family.bare
+    alone = model.decoder is None and model.family.encoder_only
+    bare = model.family.encoder_only[0] if alone else model.family.bare
+    name = model.family.heads[head.choice_name()].architecture if head else bare
     return {**hf_fields(model), "architectures": [model.architecture or name]}
 
 
@@ -238,9 +249,11 @@ def _build(foreign: dict[str, Any], *, source: str) -> Model:
     head_name = next((name for name, table in family.heads.items() if table.architecture == named[0]), None)
     try:
         head = family.heads[head_name].from_hf(foreign) if head_name else None
+        stacks = family.from_hf(foreign)
         config = ModelConfig(
             family=family.name,
-            **vars(family.from_hf(foreign)),
+            encoder=stacks.encoder,
+            decoder=None if named[0] in family.encoder_only else stacks.decoder,
             head=head,
             labels=_label_names(foreign) if head_name in ("classify", "tag") else (),
             foreign={key: value for key, value in foreign.items() if key not in ("architectures",)},

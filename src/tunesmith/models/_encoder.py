@@ -32,7 +32,7 @@ KEYS = {
     "encoder.blocks.{i}.feedforward_norm": "@encoder.layer.{i}.output.LayerNorm",
 }
 
-_FEEDFORWARD: dict[str, FeedForwardConfig] = {
+FEEDFORWARD: dict[str, FeedForwardConfig] = {
     "gelu": GELUConfig(),
     "gelu_new": GELUConfig(approximate="tanh"),
     "gelu_pytorch_tanh": GELUConfig(approximate="tanh"),
@@ -97,7 +97,7 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
             "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
             "initial_std": config.get("initializer_range", 0.02),
             "position": LearnedConfig(offset=offset),
-            "feedforward": look_up(_FEEDFORWARD, config, "hidden_act"),
+            "feedforward": look_up(FEEDFORWARD, config, "hidden_act"),
             "norm": settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}, _FOREIGN),
         },
         _FOREIGN,
@@ -117,7 +117,7 @@ def encoder_to_hf(stacks: Stacks) -> dict[str, Any]:
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.d_ff,
-        "hidden_act": next(name for name, choice in _FEEDFORWARD.items() if choice == config.feedforward),
+        "hidden_act": next(name for name, choice in FEEDFORWARD.items() if choice == config.feedforward),
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "max_position_embeddings": config.max_positions + config.position.offset,

@@ -36,7 +36,7 @@ def fill(
     fresh = []
     known: set[int] = set()  # a table that both stacks share is filled once
     for stack, root in roots.items():
-        for path, parameter in () if root is None else root.named_parameters():
+        for path, parameter in () if root is None else stored(root).items():
             if id(parameter) in known:
                 continue
             known.add(id(parameter))
@@ -62,6 +62,13 @@ def fill(
             _make_fresh(root, names, model.config.trunk, seed=seed, part=stack)
     model.fresh = (*model.fresh, *fresh)
     model.aside = {name: tensor for name, tensor in tensors.items() if name not in used}
+
+
+def stored(module: torch.nn.Module) -> dict[str, Tensor]:
+    """What a file holds of a module: its parameters and its lasting buffers, shared ones once."""
+    lasting = module.state_dict(keep_vars=True)
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name in lasting}
+    return dict(module.named_parameters()) | buffers
 
 
 def _check(tensor: Tensor, where: str) -> None:

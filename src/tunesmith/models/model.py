@@ -11,7 +11,7 @@ from tunesmith.base.config import Config
 from tunesmith.base.layout import Layout, make_layout
 from tunesmith.base.shapes import Float, Int, Shaped, Tensor
 from tunesmith.models import Family, Stacks
-from tunesmith.models._fill import fill
+from tunesmith.models._fill import fill, stored
 from tunesmith.models._generate import generate, settings_of
 from tunesmith.models._keys import foreign_name
 from tunesmith.nn.head import Head, HeadConfig, Sizes
@@ -108,8 +108,9 @@ class Model(torch.nn.Module):
 
     @property
     def family(self) -> Family:
-        """The table of this model's family."""
-        return choices.module("model", self.config.family).FAMILY
+        """The table of this model's family, with the names that its settings decide."""
+        table: Family = choices.module("model", self.config.family).FAMILY
+        return table if table.keys_of is None else replace(table, keys=table.keys | table.keys_of(self.config.stacks))
 
     @property
     def trunk(self) -> Transformer:
@@ -178,14 +179,17 @@ class Model(torch.nn.Module):
         memory = self.encoder(packed, layout, vectors=vectors, dtype=self.compute_dtype)
         encoded = padded.spread(memory)
         if decoder_input_ids is None:
-            if packed is None:
+            if input_ids is None:
                 raise ValueError("give decoder_input_ids: without input_ids there is nothing to take them from")
-            decoder_ids, decoder_layout = self.moved_right(packed, layout), layout
-        else:
-            shape = decoder_input_ids.shape[:2]
-            padded = Padded(shape, decoder_attention_mask, device=self.device, order=padded.order)
-            decoder_layout = padded.layout(self._positions(decoder_input_ids, shape), None, noise)
-            decoder_ids = padded.pack(decoder_input_ids)
+            first = torch.full_like(input_ids[:, :1], self._decoder_start)
+            decoder_input_ids = torch.cat([first, input_ids[:, :-1]], 1)
+            if decoder_attention_mask is None and attention_mask is not None:
+                # transformers masks nothing here: padding on the left is read, padding on the right stands behind all
+                decoder_attention_mask = attention_mask.bool().flip(1).cumsum(1).flip(1) > 0
+        shape = decoder_input_ids.shape[:2]
+        padded = Padded(shape, decoder_attention_mask, device=self.device, order=padded.order)
+        decoder_layout = padded.layout(self._positions(decoder_input_ids, shape), None, noise)
+        decoder_ids = padded.pack(decoder_input_ids)
         hidden = self.decoder(decoder_ids, decoder_layout, dtype=self.compute_dtype, memory=(memory, layout))
         return self._output(hidden, decoder_layout, padded, encoded)
 
@@ -249,38 +253,45 @@ class Model(torch.nn.Module):
 
     def moved_right(self, token_ids: Int[Tensor, "N"], layout: Layout) -> Int[Tensor, "N"]:
         """Packed documents without their last tokens and with the decoder's start token before the first."""
-        start = self.config.foreign.get("decoder_start_token_id", self.config.foreign.get("pad_token_id", 0))
         moved = torch.cat([token_ids[:1], token_ids[:-1]])
-        return moved.index_fill(0, layout.starts, start)
+        return moved.index_fill(0, layout.starts, self._decoder_start)
+
+    @property
+    def _decoder_start(self) -> int:
+        starts = (self.config.foreign.get(name) for name in ("decoder_start_token_id", "pad_token_id"))
+        return next((start for start in starts if start is not None), 0)
 
     def with_head(self, config: HeadConfig | None, *, labels: tuple[str, ...] = (), seed: int = 0) -> "Model":
         """This model with another head; its weights come from the checkpoint where it has them, else they are fresh.
 
-        The stacks are shared with this model, not copied.
+        The stacks are shared with this model, not copied. A head that transformers puts on the encoder of an
+        encoder-decoder leaves the decoder out.
         """
+        table = None if config is None else self.family.heads.get(config.choice_name())
+        encoder_only = table is not None and table.architecture in self.family.encoder_only
         model = Model(
             ModelConfig(
                 family=self.config.family,
                 encoder=self.config.encoder,
-                decoder=self.config.decoder,
+                decoder=None if encoder_only else self.config.decoder,
                 head=config,
                 labels=labels,
                 foreign=self.config.foreign,
             ),
             tokenizer=self.tokenizer,
         )
-        model.encoder, model.decoder = self.encoder, self.decoder
+        model.encoder, model.decoder = self.encoder, None if encoder_only else self.decoder
         model.head = model._make_head(config)
         model.source = self.source
         fill(model, self.aside | self.foreign_tensors(part="head"), part="head", strict=False, seed=seed)
         return model.to(self.device)
 
     def foreign_tensors(self, *, part: str = "") -> dict[str, Tensor]:
-        """Parameters under their foreign names (``@`` is the base prefix); ``part``: only ``head`` and the like."""
+        """What a file holds, by foreign name (``@`` is the base prefix); ``part``: only ``head`` and the like."""
         head = self.config.head.choice_name() if self.config.head else None
         return {
             foreign_name(name, self.family, head): parameter.detach()
-            for name, parameter in self.named_parameters()
+            for name, parameter in stored(self).items()
             if name.startswith(part)
         }
 

@@ -48,11 +48,12 @@ class Embeddings(torch.nn.Module):
     def forward(
         self, token_ids: Int[Tensor, "N"] | None, layout: Layout, *, vectors: Float[Tensor, "N E"] | None = None
     ) -> Float[Tensor, "N D"]:
-        """Embed packed tokens, or take their vectors as given."""
+        """Embed packed tokens, or take their vectors as given: those are not scaled, as in transformers."""
         if vectors is None:
             assert token_ids is not None
             vectors = F.embedding(token_ids, self.tokens.weight)
-        x = vectors if self.scale == 1.0 else vectors * self.scale
+            vectors = vectors if self.scale == 1.0 else vectors * self.scale
+        x = vectors
         if self.segments is not None:
             x = x + F.embedding(layout.segments, self.segments.weight)
         x = self.position.embed(x, layout)

@@ -23,7 +23,9 @@ class LMConfig(HeadConfig):
         default="gelu", description="Activation of a dense layer and norm before the output; None for no such layer."
     )
     dense_bias: bool = pydantic.Field(default=True, description="Whether the dense layer has a bias.")
-    bias: bool = pydantic.Field(default=True, description="Whether the output has a bias.")
+    bias: bool | Literal["fixed"] = pydantic.Field(
+        default=True, description="Whether the output has a bias; fixed: one that never trains, as BART has."
+    )
     scale: float = pydantic.Field(default=1.0, gt=0, description="Factor of the hidden states, as T5 1.0 has.")
     table: Literal["tied", "own"] = pydantic.Field(
         default="tied", description="Output matrix: the token table itself, or one of its own."
@@ -59,14 +61,19 @@ class LM(Head):
         tokens: torch.nn.Embedding,
         own: bool,
         dense_bias: bool = True,
-        bias: bool = True,
+        bias: bool | Literal["fixed"] = True,
         scale: float = 1.0,
     ):
         super().__init__()
         self.dense = Linear(d_model, d_embedding, bias=dense_bias) if activation else None
         self.activation = ACTIVATIONS[activation] if activation else None
         self.norm = norm.build(width=d_embedding) if activation else None
-        self.bias = torch.nn.Parameter(torch.zeros(tokens.num_embeddings)) if bias else None
+        zeros = torch.zeros(tokens.num_embeddings)
+        self.bias: Tensor | None
+        if bias == "fixed":
+            self.register_buffer("bias", zeros)
+        else:
+            self.bias = torch.nn.Parameter(zeros) if bias else None
         self.table = tokens if own else None
         self.scale = scale
         self._shared = [] if own else [tokens]  # a list: the tied table is not a second parameter of this module
