@@ -3,7 +3,7 @@
 A family's file holds ``FAMILY``; `model` has the model itself, `_folder` reads and writes checkpoint folders.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,9 @@ class Family:
         bare: Name of the transformers class without a head.
         pad_counts: Whether padding takes positions; RoBERTa counts real tokens only.
         fused: Foreign tensors that are not one of ours as they stand.
+        head_dropout: Field of config.json that holds the dropout of classification heads.
+        renamed: Modules that are named otherwise where config.json says so: name in the tables to name in the file.
+        settle: Fields of config.json that the names of the tensors decide, whatever it says.
         junk: Ends of names that hold no weights: buffers of old files.
         clean: Puts an odd file's tensors right before anything else is done; gets config.json too.
         repeat: Tensors that files repeat under another name: that name to the name in the tables.
@@ -86,6 +89,9 @@ class Family:
     bare: str
     pad_counts: bool = True
     fused: tuple[Fused, ...] = ()
+    head_dropout: str = "classifier_dropout"
+    renamed: Callable[[Foreign], dict[str, str]] | None = None
+    settle: Callable[[Foreign, Collection[str]], dict[str, Any]] | None = None
     junk: tuple[str, ...] = ()
     clean: Callable[[dict[str, Tensor], Foreign], dict[str, Tensor]] | None = None
     repeat: dict[str, str] = field(default_factory=dict)

@@ -9,10 +9,13 @@ from tunesmith.base.files import write_json
 from tunesmith.models import Family, Foreign, HeadTable
 from tunesmith.models._fill import fill
 from tunesmith.models._folder import read_config, read_tensors, resolve, write_tensors
-from tunesmith.models._keys import join_fused, normalise, split_fused, with_prefix
+from tunesmith.models._keys import join_fused, normalise, rename, split_fused, twofold_biases, with_prefix
 from tunesmith.models.model import Model, ModelConfig
 from tunesmith.nn.head import HeadConfig
+from tunesmith.nn.head.choice import ChoiceConfig
 from tunesmith.nn.head.classify import ClassifyConfig
+from tunesmith.nn.head.pretrain import PretrainConfig
+from tunesmith.nn.head.span import SpanConfig
 from tunesmith.nn.head.tag import TagConfig
 from tunesmith.nn.init import init_normal
 from tunesmith.text.tokenizer import load_tokenizer
@@ -37,11 +40,15 @@ def load(name: str | Path, *, seed: int = 0) -> Model:
     folder = resolve(name)
     foreign = read_config(folder)
     tensors = read_tensors(folder)
+    settle = _family(foreign, source=str(name)).settle
+    foreign = foreign if settle is None else {**foreign, **settle(foreign, tensors)}
     model, head_name = _build(foreign, source=str(name))
     prefix = model.base_prefix
     tensors = normalise(tensors, model.family, foreign, prefix=prefix)
     tensors = split_fused(tensors, model.family, model.config.stacks, source=str(name))
-    if head_name == "pool" and "@pooler.dense.weight" not in tensors:  # a bare model saved without its pooler
+    if (
+        head_name == "pool" and model.family.heads["pool"].keys["dense"] + ".weight" not in tensors
+    ):  # a bare model saved without its pooler
         model = Model(model.config.model_copy(update={"head": None}))
         model.source = str(name)
     model.architecture = (foreign.get("architectures") or [model.family.bare])[0]
@@ -65,7 +72,9 @@ def from_preset(name: str, *, seed: int = 0) -> Model:
     for family in choices.names("model"):
         table: Family = choices.module("model", family).FAMILY
         if name in table.presets:
-            model, _ = _build({**table.presets[name], "model_type": family, "architectures": [table.bare]}, source=name)
+            model, _ = _build(
+                {**table.presets[name], "model_type": table.name, "architectures": [table.bare]}, source=name
+            )
             init_normal(model, std=model.config.trunk.initial_std, seed=seed, name=name)
             return model
     raise SettingError(f"model: there is no preset {name!r}")
@@ -100,14 +109,18 @@ def save(model: Model, folder: str | Path) -> None:
     config = hf_config(model)
     bare = config["architectures"][0] == model.family.bare
     named = model.foreign_tensors()
-    for name in [name for name in named if name.endswith("decoder.weight")]:  # an untied table has a bias beside it
-        stem = name.removesuffix("decoder.weight")
-        named[stem + "decoder.bias"] = named[stem + "bias"].clone()
+    for bias, again in twofold_biases(model.family).items():
+        if again.removesuffix("bias") + "weight" in named:  # an untied table has a bias beside it
+            named[again] = named[bias].clone()
     if model.architecture is not None:
         named |= model.aside  # other heads of the same file: nothing that was loaded is lost
     named = join_fused(named, model.family, model.config.stacks)
     prefix = model.base_prefix
-    tensors = {with_prefix(name, model.family, bare=bare, prefix=prefix): tensor for name, tensor in named.items()}
+    renamed = {} if model.family.renamed is None else model.family.renamed(config)
+    tensors = {
+        with_prefix(rename(name, renamed), model.family, bare=bare, prefix=prefix): tensor
+        for name, tensor in named.items()
+    }
     write_tensors(folder, tensors)
     if model.tokenizer is not None:
         model.tokenizer.save(folder)
@@ -148,7 +161,7 @@ def why_not_hf(model: Model) -> str | None:
 def hf_fields(model: Model) -> dict[str, Any]:
     """config.json of a model, but for ``architectures``."""
     config, head = model.config, model.config.head
-    fields = {**config.foreign, **model.family.to_hf(config.stacks), "model_type": config.family}
+    fields = {**config.foreign, **model.family.to_hf(config.stacks), "model_type": model.family.name}
     for stale in ("_name_or_path", "torch_dtype", "num_labels", "problem_type", "gradient_checkpointing"):
         fields.pop(stale, None)
     fields["dtype"] = "float32"
@@ -156,8 +169,12 @@ def hf_fields(model: Model) -> dict[str, Any]:
         labels = config.labels or tuple(f"LABEL_{i}" for i in range(head.num_labels))
         fields["id2label"] = {str(i): label for i, label in enumerate(labels)}
         fields["label2id"] = {label: i for i, label in enumerate(labels)}
-        if head.dropout != fields["hidden_dropout_prob"] or fields.get("classifier_dropout") is not None:
-            fields["classifier_dropout"] = head.dropout
+    if isinstance(head, SpanConfig | PretrainConfig):  # two outputs, whatever labels another head had
+        fields = {key: value for key, value in fields.items() if key not in ("id2label", "label2id")}
+    if isinstance(head, ClassifyConfig | TagConfig | ChoiceConfig):
+        expected = model.family.heads[head.choice_name()].from_hf(fields)
+        if head.dropout != getattr(expected, "dropout", None):
+            fields[model.family.head_dropout] = head.dropout
     if isinstance(head, ClassifyConfig):
         fields["problem_type"] = _PROBLEMS[head.problem]
     return fields
@@ -179,11 +196,7 @@ def hf_config(model: Model) -> dict[str, Any]:
 
 def _build(foreign: dict[str, Any], *, source: str) -> tuple[Model, str | None]:
     """An empty model from config.json, and the name of its head."""
-    family_name = foreign.get("model_type")
-    if family_name not in choices.names("model"):
-        known = ", ".join(choices.names("model"))
-        raise CheckpointError(f"{source} config.json model_type: must be one of {known}, got {family_name!r}")
-    family: Family = choices.module("model", family_name).FAMILY
+    family = _family(foreign, source=source)
     named = foreign.get("architectures") or [family.bare]
     if not isinstance(named, list) or not isinstance(named[0], str):
         raise CheckpointError(f"{source} config.json architectures: must be a list of names, got {named!r}")
@@ -191,7 +204,7 @@ def _build(foreign: dict[str, Any], *, source: str) -> tuple[Model, str | None]:
     try:
         head = family.heads[head_name].from_hf(foreign) if head_name else None
         config = ModelConfig(
-            family=family.name,
+            family=family.name.replace("-", "_"),
             **vars(family.from_hf(foreign)),
             head=head,
             labels=_label_names(foreign) if head_name in ("classify", "tag") else (),
@@ -206,6 +219,17 @@ def _build(foreign: dict[str, Any], *, source: str) -> tuple[Model, str | None]:
         raise CheckpointError(f"{source} config.json: no model of these sizes can be made here ({reason})") from None
     model.source = source
     return model, head_name
+
+
+def _family(foreign: Foreign, *, source: str) -> Family:
+    """The family of a config.json; its file has the name of the model type, with ``_`` for ``-``."""
+    kind = foreign.get("model_type")
+    name = kind.replace("-", "_") if isinstance(kind, str) else kind
+    found: Family | None = choices.module("model", name).FAMILY if name in choices.names("model") else None
+    if found is None or found.name != kind:
+        known = ", ".join(choices.module("model", each).FAMILY.name for each in choices.names("model"))
+        raise CheckpointError(f"{source} config.json model_type: must be one of {known}, got {kind!r}")
+    return found
 
 
 def _label_names(foreign: Foreign) -> tuple[str, ...]:

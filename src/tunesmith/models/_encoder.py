@@ -10,8 +10,10 @@ from tunesmith.nn.feedforward.gelu import GELUConfig
 from tunesmith.nn.feedforward.relu import ReLUConfig
 from tunesmith.nn.feedforward.swish import SwishConfig
 from tunesmith.nn.head._activation import Activation
+from tunesmith.nn.head.choice import ChoiceConfig
 from tunesmith.nn.head.classify import ClassifyConfig
 from tunesmith.nn.head.lm import LMConfig
+from tunesmith.nn.head.pretrain import PretrainConfig
 from tunesmith.nn.head.tag import TagConfig
 from tunesmith.nn.norm.layer_norm import LayerNormConfig
 from tunesmith.nn.position.learned import LearnedConfig
@@ -35,7 +37,7 @@ KEYS = {
     "encoder.blocks.{i}.feedforward_norm": "@encoder.layer.{i}.output.LayerNorm",
 }
 
-_FEEDFORWARD: dict[str, FeedForwardConfig] = {
+FEEDFORWARD: dict[str, FeedForwardConfig] = {
     "gelu": GELUConfig(),
     "gelu_new": GELUConfig(approximate="tanh"),
     "gelu_pytorch_tanh": GELUConfig(approximate="tanh"),
@@ -43,7 +45,7 @@ _FEEDFORWARD: dict[str, FeedForwardConfig] = {
     "silu": SwishConfig(),
     "swish": SwishConfig(),
 }
-_ACTIVATION: dict[str, Activation] = {
+ACTIVATION: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -90,7 +92,7 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
     width, heads = need(config, "hidden_size"), need(config, "num_attention_heads")
     if width % heads:
         raise CheckpointError(f"config.json num_attention_heads: must divide hidden_size {width}, got {heads}")
-    encoder = _settings(
+    encoder = settings(
         TransformerConfig,
         {
             "vocab_size": need(config, "vocab_size"),
@@ -105,8 +107,8 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
             "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
             "initial_std": config.get("initializer_range", 0.02),
             "position": LearnedConfig(offset=offset),
-            "feedforward": _look_up(_FEEDFORWARD, config, "hidden_act"),
-            "norm": _settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}),
+            "feedforward": look_up(FEEDFORWARD, config, "hidden_act"),
+            "norm": settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}),
         },
     )
     return Stacks(encoder=encoder)
@@ -124,7 +126,7 @@ def encoder_to_hf(stacks: Stacks) -> dict[str, Any]:
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.d_ff,
-        "hidden_act": next(name for name, choice in _FEEDFORWARD.items() if choice == config.feedforward),
+        "hidden_act": next(name for name, choice in FEEDFORWARD.items() if choice == config.feedforward),
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "max_position_embeddings": config.max_positions + config.position.offset,
@@ -139,7 +141,7 @@ def classify_from_hf(config: Foreign, *, hidden: Activation, dropout_before_hidd
     rate = classifier_dropout(config)
     count = num_labels(config)
     problem = config.get("problem_type")
-    return _settings(
+    return settings(
         ClassifyConfig,
         {
             "num_labels": count,
@@ -153,15 +155,29 @@ def classify_from_hf(config: Foreign, *, hidden: Activation, dropout_before_hidd
 
 def tag_from_hf(config: Foreign) -> TagConfig:
     """Settings of a tagging head."""
-    return _settings(TagConfig, {"num_labels": num_labels(config), "dropout": classifier_dropout(config)})
+    return settings(TagConfig, {"num_labels": num_labels(config), "dropout": classifier_dropout(config)})
 
 
 def lm_from_hf(config: Foreign, *, activation: Activation | None = None) -> LMConfig:
     """Settings of a masked-language-model head."""
     return LMConfig(
-        activation=_look_up(_ACTIVATION, config, "hidden_act") if activation is None else activation,
+        activation=look_up(ACTIVATION, config, "hidden_act") if activation is None else activation,
         table="tied" if config.get("tie_word_embeddings", True) else "own",
     )
+
+
+def pretrain_from_hf(config: Foreign, *, dropout: float = 0.0) -> PretrainConfig:
+    """Settings of the head of BERT's and ALBERT's pretraining; ALBERT drops from the pooled vector."""
+    lm = lm_from_hf(config)
+    return settings(PretrainConfig, {"activation": lm.activation, "table": lm.table, "dropout": dropout})
+
+
+def choice_from_hf(
+    config: Foreign, *, hidden: Activation, rate: float | None = None, hidden_dropout: float = 0.0
+) -> ChoiceConfig:
+    """Settings of a multiple-choice head with a hidden layer; ``rate`` is its dropout, where it has one of its own."""
+    rate = classifier_dropout(config) if rate is None else rate
+    return settings(ChoiceConfig, {"hidden": hidden, "hidden_dropout": hidden_dropout, "dropout": rate})
 
 
 def classifier_dropout(config: Foreign) -> float:
@@ -188,7 +204,7 @@ def need(config: Foreign, name: str, *, least: int = 1) -> int:
     return value
 
 
-def _settings(kind: type[C], fields: Foreign) -> C:
+def settings(kind: type[C], fields: Foreign) -> C:
     """Settings from fields of config.json; a fault is told under its name there."""
     try:
         return build(kind, fields)
@@ -197,7 +213,7 @@ def _settings(kind: type[C], fields: Foreign) -> C:
         raise CheckpointError(f"config.json {_FOREIGN.get(ours, ours)}: {fault}") from None
 
 
-def _look_up(table: dict[str, T], config: Foreign, name: str) -> T:
+def look_up(table: dict[str, T], config: Foreign, name: str) -> T:
     value = config.get(name, "gelu")
     if not isinstance(value, str) or value not in table:
         raise CheckpointError(f"config.json {name}: must be one of {', '.join(table)}, got {value!r}")

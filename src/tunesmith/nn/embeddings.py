@@ -1,5 +1,7 @@
 """Token, position and segment embeddings, normalised, and projected where the table is narrower than the model."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
@@ -8,6 +10,8 @@ from tunesmith.base.shapes import Float, Int, Tensor
 from tunesmith.nn.dropout import dropout
 from tunesmith.nn.linear import Linear
 from tunesmith.nn.position import Position
+
+Projection = Literal["narrow", "always", "first"]
 
 
 class Embeddings(torch.nn.Module):
@@ -23,6 +27,8 @@ class Embeddings(torch.nn.Module):
         norm: Normalisation of the sum; none where None.
         dropout: Rate after it.
         scale: Factor of the token vectors.
+        projection: narrow: behind the norm, where the table is narrower (ELECTRA); always: even where it is not
+            (ALBERT); first: before the norm and without bias, where it is narrower (DeBERTa).
     """
 
     def __init__(
@@ -35,6 +41,7 @@ class Embeddings(torch.nn.Module):
         norm: torch.nn.Module | None,
         dropout: float,
         scale: float = 1.0,
+        projection: Projection = "narrow",
     ):
         super().__init__()
         width = tokens.embedding_dim
@@ -43,7 +50,9 @@ class Embeddings(torch.nn.Module):
         self.segments = torch.nn.Embedding(num_segments, width) if num_segments else None
         self.position = position
         self.norm = norm
-        self.project = Linear(width, d_model) if width != d_model else None
+        wanted = width != d_model or projection == "always"
+        self.project_first = projection == "first"
+        self.project = Linear(width, d_model, bias=not self.project_first) if wanted else None
 
     def forward(
         self, token_ids: Int[Tensor, "N"] | None, layout: Layout, *, vectors: Float[Tensor, "N E"] | None = None
@@ -56,5 +65,7 @@ class Embeddings(torch.nn.Module):
         if self.segments is not None:
             x = x + F.embedding(layout.segments, self.segments.weight)
         x = self.position.embed(x, layout)
+        if self.project is not None and self.project_first:
+            x = self.project(x)
         x = dropout(x if self.norm is None else self.norm(x), self.dropout, layout.noise)
-        return x if self.project is None else self.project(x)
+        return x if self.project is None or self.project_first else self.project(x)

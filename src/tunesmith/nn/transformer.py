@@ -13,7 +13,7 @@ from tunesmith.nn.attention import Attention, Biases, Cached, Memory, Rows
 from tunesmith.nn.block import Block, Order
 from tunesmith.nn.cache import Cache
 from tunesmith.nn.dropout import dropout
-from tunesmith.nn.embeddings import Embeddings
+from tunesmith.nn.embeddings import Embeddings, Projection
 from tunesmith.nn.feedforward import FeedForwardConfig
 from tunesmith.nn.norm import NormConfig
 from tunesmith.nn.position import Position, PositionConfig, PositionSizes
@@ -62,6 +62,10 @@ class TransformerConfig(Config):
     head_norm: bool = pydantic.Field(default=False, description="Normalise each query and key head, as in Qwen3.")
     embedding_norm: bool = pydantic.Field(default=True, description="Normalise the embeddings.")
     embedding_scale: float = pydantic.Field(default=1.0, gt=0, description="Factor of the token vectors.")
+    embedding_projection: Projection = pydantic.Field(
+        default="narrow",
+        description="Map from embeddings to the model: behind the norm where they are narrower, always, or first.",
+    )
     first_norm: bool = pydantic.Field(default=True, description="Whether the first block normalises its input.")
     attention_scale: float | None = pydantic.Field(
         default=None, gt=0, description="Factor of attention scores; that of the position encoding by default."
@@ -134,14 +138,16 @@ class Transformer(torch.nn.Module):
     def __init__(self, config: TransformerConfig, *, tokens: torch.nn.Embedding | None = None):
         super().__init__()
         self.config = config
+        first = config.d_model if config.embedding_projection == "first" else 0
         self.embeddings = Embeddings(
             tokens=torch.nn.Embedding(config.vocab_size, config.d_embedding) if tokens is None else tokens,
             d_model=config.d_model,
             num_segments=config.num_segments,
             position=config.position.build(config.position_sizes) if not config.position.per_layer else Position(),
-            norm=config.norm.build(width=config.d_embedding) if config.embedding_norm else None,
+            norm=config.norm.build(width=first or config.d_embedding) if config.embedding_norm else None,
             dropout=config.dropout if config.embedding_dropout is None else config.embedding_dropout,
             scale=config.embedding_scale,
+            projection=config.embedding_projection,
         )
         self.patterns = torch.nn.ModuleList(
             torch.nn.Module() if layer.position is None else layer.position.build(config.position_sizes)
