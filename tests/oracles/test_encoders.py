@@ -1,11 +1,16 @@
 """Encoder families against transformers: every family, head and several shapes, both ways."""
 
+import json
+
 import pytest
 import torch
+import transformers
 from parity import architecture, assert_equal, check, perturbed, rows
 
 from tunesmith.base.errors import CheckpointError
-from tunesmith.models._checkpoint import load
+from tunesmith.models._checkpoint import load, save
+from tunesmith.models._folder import read_tensors, write_tensors
+from tunesmith.nn.position.disentangled import log_buckets
 
 HEADS = [
     "Model",
@@ -84,3 +89,140 @@ def test_albert_order_logits_come_from_the_pooler_and_their_labels_are_kept(tmp_
     assert ours(**given).pair_logits.shape == (7, 2)  # 0: in order, 1: swapped
     assert ours.head.pool.weight.equal(theirs.albert.pooler.weight)
     assert_equal(ours(**given).pair_logits, theirs(**given).sop_logits)
+
+
+DEBERTA = {
+    "vocab_size": 99,
+    "max_position_embeddings": 64,
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 8,
+    "max_relative_positions": 40,
+    "position_biased_input": False,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+}
+DEBERTA_SHAPES = {
+    "v3": BERT_SHAPES["plain"],
+    "own maps, all distances, types, absolute positions": BERT_SHAPES["odd heads"]
+    | {
+        "share_att_key": False,
+        "position_buckets": -1,
+        "max_relative_positions": -1,
+        "type_vocab_size": 2,
+        "position_biased_input": True,
+        "norm_rel_ebd": "none",
+    },
+    "content to position, narrow table, untied": BERT_SHAPES["untied"]
+    | {"pos_att_type": "c2p", "share_att_key": False, "embedding_size": 20, "pooler_hidden_act": "tanh"},
+    "position to content": BERT_SHAPES["odd heads"] | {"pos_att_type": ["p2c"], "share_att_key": False},
+    "not relative": BERT_SHAPES["plain"] | {"relative_attention": False, "position_biased_input": True},
+}
+
+
+@pytest.mark.parametrize("shape", DEBERTA_SHAPES)
+@pytest.mark.parametrize("head", HEADS)
+def test_deberta_v2(head, shape, tmp_path):
+    theirs = make("DebertaV2", head, DEBERTA | DEBERTA_SHAPES[shape])
+    given = inputs_for(theirs.config, head, width=61, segments=theirs.config.type_vocab_size > 0)  # behind the buckets
+    check(theirs, tmp_path, given)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_deberta_language_model_under_microsofts_names(tied, tmp_path):
+    shape = BERT_SHAPES["plain"] | {"legacy": False, "tie_word_embeddings": tied}
+    theirs = make("DebertaV2", "ForMaskedLM", DEBERTA | shape)
+    check(theirs, tmp_path, inputs_for(theirs.config, "ForMaskedLM", width=61, segments=False))
+
+
+def test_deberta_head_that_transformers_loses_is_not_lost(tmp_path):
+    theirs = make("DebertaV2", "ForMaskedLM", DEBERTA | BERT_SHAPES["plain"] | {"legacy": False})
+    given = inputs_for(theirs.config, "ForMaskedLM", width=61, segments=False)
+    want, real = theirs(**given).logits, given["attention_mask"].bool()
+    theirs.save_pretrained(tmp_path / "hub")
+    config = json.loads((tmp_path / "hub" / "config.json").read_text())
+    for name in ("legacy", "architectures"):  # as in the released files
+        del config[name]
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(config))
+    lost, report = type(theirs).from_pretrained(tmp_path / "hub", output_loading_info=True)
+    assert report["missing_keys"]
+    assert not torch.allclose(lost(**given).logits, want, atol=1e-3)
+
+    bare = load(tmp_path / "hub")
+    assert bare.head is None
+    ours = bare.with_head(bare.family.heads["lm"].from_hf(bare.config.foreign)).eval()
+    assert ours.fresh == ()
+    assert_equal(ours(**given).logits[real], want[real])
+    for number, model in enumerate((bare, ours)):  # kept aside, or as the head
+        save(model, tmp_path / str(number))
+        again, report = type(theirs).from_pretrained(tmp_path / str(number), output_loading_info=True)
+        assert not report["missing_keys"]
+        assert_equal(again(**given).logits[real], want[real])
+
+
+def test_deberta_replaced_token_head_reads_the_first_token_too(tmp_path):
+    theirs = make("DebertaV2", "Model", DEBERTA | BERT_SHAPES["plain"])
+    theirs.save_pretrained(tmp_path / "bare")
+    torch.manual_seed(0)
+    dense, norm, output = torch.nn.Linear(32, 32), torch.nn.LayerNorm(32, eps=1e-7), torch.nn.Linear(32, 1)
+    torch.nn.init.normal_(norm.weight)
+    parts = {"dense": dense, "LayerNorm": norm, "classifier": output}
+    tensors = {f"deberta.{name}": tensor for name, tensor in read_tensors(tmp_path / "bare").items()}
+    for name, part in parts.items():
+        tensors |= {f"mask_predictions.{name}.{key}": value for key, value in part.state_dict().items()}
+    tensors["deberta.embeddings.position_embeddings.weight"] = torch.randn(64, 32)  # v3's, of the enhanced decoder
+    write_tensors(tmp_path / "v3", tensors)
+    config = json.loads((tmp_path / "bare" / "config.json").read_text())
+    del config["architectures"]
+    (tmp_path / "v3" / "config.json").write_text(json.dumps(config))
+
+    bare = load(tmp_path / "v3")
+    ours = bare.with_head(bare.family.heads["rtd"].from_hf(bare.config.foreign)).eval()
+    assert ours.fresh == ()
+    given = inputs_for(theirs.config, "Model", width=61, segments=False)
+    real = given["attention_mask"].bool()
+    hidden = theirs(**given).last_hidden_state
+    want = output(torch.nn.functional.gelu(dense(norm(hidden + hidden[:, :1]))))[..., 0]
+    assert_equal(ours(**given).logits[real], want[real])
+    save(ours, tmp_path / "ours")
+    assert load(tmp_path / "ours").config.head == ours.config.head
+    assert_equal(load(tmp_path / "ours")(**given).logits[real], want[real])
+    assert_equal(transformers.AutoModel.from_pretrained(tmp_path / "ours")(**given)[0][real], hidden[real])
+    save(bare, tmp_path / "again")  # nothing of the file is lost
+    assert {name: tensor.sum() for name, tensor in read_tensors(tmp_path / "again").items()} == {
+        name.removeprefix("deberta."): tensor.sum() for name, tensor in tensors.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("conv_kernel_size", 3, "config.json conv_kernel_size: the convolution"),
+        ("pos_att_type", ["c2p", "p2p"], "config.json pos_att_type: only c2p and p2c"),
+        ("norm_rel_ebd", "batch_norm", "config.json norm_rel_ebd: must be layer_norm or none"),
+        ("attention_head_size", 4, "config.json attention_head_size: must be 8"),
+        ("position_buckets", "many", "config.json position_buckets: must be a valid integer"),
+    ],
+)
+def test_deberta_fields_that_cannot_be_honoured_are_named(field, value, line, tmp_path):
+    make("DebertaV2", "Model", DEBERTA | BERT_SHAPES["plain"]).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(CheckpointError, match=line):
+        load(tmp_path)
+
+
+def test_deberta_buckets():
+    distances = torch.tensor([127, 128, 129, 200, 256, 400, 511, -127, -200, 0])
+    found = log_buckets(distances, num_buckets=256, max_distance=512)
+    assert found.tolist() == [127, 128, 129, 169, 192, 233, 255, -127, -169, 0]
+
+
+def test_model_types_are_those_of_config_json_and_files_have_underscores(tmp_path):
+    make("DebertaV2", "Model", DEBERTA | BERT_SHAPES["plain"]).save_pretrained(tmp_path)
+    assert load(tmp_path).config.family == "deberta_v2"
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model_type"] == "deberta-v2"
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "deberta_v2"}))
+    with pytest.raises(CheckpointError, match="model_type: must be one of albert, bert, deberta-v2"):
+        load(tmp_path)

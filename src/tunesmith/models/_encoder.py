@@ -1,5 +1,6 @@
 """What BERT, RoBERTa and ELECTRA share: the keys of their encoders and the fields of config.json."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from tunesmith.base.config import Config, build
@@ -119,7 +120,7 @@ def encoder_to_hf(stacks: Stacks) -> dict[str, Any]:
     config = stacks.encoder
     assert config is not None
     assert isinstance(config.norm, LayerNormConfig)
-    assert isinstance(config.position, LearnedConfig)
+    offset = config.position.offset if isinstance(config.position, LearnedConfig) else 0
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
@@ -129,7 +130,7 @@ def encoder_to_hf(stacks: Stacks) -> dict[str, Any]:
         "hidden_act": next(name for name, choice in FEEDFORWARD.items() if choice == config.feedforward),
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
-        "max_position_embeddings": config.max_positions + config.position.offset,
+        "max_position_embeddings": config.max_positions + offset,
         "type_vocab_size": config.num_segments,
         "initializer_range": config.initial_std,
         "layer_norm_eps": config.norm.eps,
@@ -204,16 +205,30 @@ def need(config: Foreign, name: str, *, least: int = 1) -> int:
     return value
 
 
-def settings(kind: type[C], fields: Foreign) -> C:
-    """Settings from fields of config.json; a fault is told under its name there."""
+def settings(kind: type[C], fields: Foreign, *, names: Mapping[str, str] = _FOREIGN) -> C:
+    """Settings from fields of config.json; a fault is told under its name there.
+
+    Args:
+        kind: Class of the settings.
+        fields: Its fields.
+        names: Our names of fields to those of config.json.
+
+    Raises:
+        CheckpointError: A field does not fit.
+    """
     try:
         return build(kind, fields)
     except SettingError as error:
         ours, _, fault = str(error).partition(": ")
-        raise CheckpointError(f"config.json {_FOREIGN.get(ours, ours)}: {fault}") from None
+        raise CheckpointError(f"config.json {names.get(ours, ours)}: {fault}") from None
 
 
-def look_up(table: dict[str, T], config: Foreign, name: str) -> T:
+def look_up(table: Mapping[str, T], config: Foreign, name: str) -> T:
+    """What a table holds under the value of a field of config.json; ``gelu`` by default.
+
+    Raises:
+        CheckpointError: It holds no such value.
+    """
     value = config.get(name, "gelu")
     if not isinstance(value, str) or value not in table:
         raise CheckpointError(f"config.json {name}: must be one of {', '.join(table)}, got {value!r}")

@@ -261,7 +261,9 @@ class Model(torch.nn.Module):
 
     def _read(self, hidden: Tensor, layout: Layout) -> Tensor:
         assert self.head is not None
-        return hidden[: layout.num_tokens] if self.head.reads == "all" else pool(hidden, layout, self.head.reads)
+        if self.head.reads != "all":
+            return pool(hidden, layout, self.head.reads)
+        return self.head.in_context(hidden[: layout.num_tokens], layout)
 
     def _output(self, hidden: Tensor, layout: Layout, padded: "Padded", encoded: Tensor | None) -> Output:
         output = Output(hidden=padded.spread(hidden), encoder_hidden=encoded)

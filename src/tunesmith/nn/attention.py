@@ -12,7 +12,7 @@ from tunesmith.nn.cache import Cache, CacheView, LayerCache
 from tunesmith.nn.distances import Distances
 from tunesmith.nn.linear import Linear
 from tunesmith.nn.norm import NormConfig
-from tunesmith.nn.position import Layer, Position
+from tunesmith.nn.position import Layer, OwnMaps, Position
 
 Biases = Literal["all", "none", "qkv"]
 
@@ -65,7 +65,7 @@ class Attention(torch.nn.Module):
         head_norm: Normalisation of each query and key head, as in Qwen3; none by default.
         reach: How far a token sees.
         position: This layer's own position encoding, if it has one.
-        own_projections: Whether positions are projected by maps of their own.
+        own_projections: Which maps positions have of their own.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Attention(torch.nn.Module):
         head_norm: NormConfig | None = None,
         reach: Reach = EVERYWHERE,
         position: Position | None = None,
-        own_projections: bool = False,
+        own_projections: OwnMaps = "none",
     ):
         super().__init__()
         self.num_heads, self.num_kv_heads, self.d_head = num_heads, num_kv_heads, d_head
@@ -94,8 +94,8 @@ class Attention(torch.nn.Module):
         self.query_norm = None if head_norm is None else head_norm.build(width=d_head)
         self.key_norm = None if head_norm is None else head_norm.build(width=d_head)
         self.position = position
-        self.position_query = Linear(d_model, inner) if own_projections else None
-        self.position_key = Linear(d_model, kv) if own_projections else None
+        self.position_query = Linear(d_model, inner) if own_projections in ("query", "both") else None
+        self.position_key = Linear(d_model, kv) if own_projections in ("key", "both") else None
 
     def forward(
         self,

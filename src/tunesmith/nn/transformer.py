@@ -176,7 +176,7 @@ class Transformer(torch.nn.Module):
                 head_norm=config.norm if config.head_norm else None,
                 reach=Reach(window, 0 if config.causal and not cross else window),
                 position=config.position.build(config.position_sizes) if own else None,
-                own_projections=config.position.own_projections and not cross,
+                own_projections="none" if cross else config.position.own_projections,
             )
 
         return Block(
