@@ -226,3 +226,75 @@ def test_model_types_are_those_of_config_json_and_files_have_underscores(tmp_pat
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "deberta_v2"}))
     with pytest.raises(CheckpointError, match="model_type: must be one of albert, bert, deberta-v2"):
         load(tmp_path)
+
+
+FIRST = {  # family: fields, further heads
+    "Bert": ({"type_vocab_size": 2}, ["ForPreTraining"]),
+    "Roberta": ({"type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}, []),
+    "Electra": ({"type_vocab_size": 2, "embedding_size": 20, "hidden_act": "gelu_new"}, ["ForPreTraining"]),
+}
+
+
+@pytest.mark.parametrize("shape", BERT_SHAPES)
+@pytest.mark.parametrize(("family", "head"), [(f, h) for f, (_, more) in FIRST.items() for h in HEADS[4:] + more])
+def test_further_heads_of_the_first_families(family, head, shape, tmp_path):
+    fields = {"vocab_size": 99, "max_position_embeddings": 40, **FIRST[family][0]}
+    theirs = make(family, head, {**BERT_SHAPES[shape], **fields})
+    check(theirs, tmp_path, inputs_for(theirs.config, head))
+
+
+def test_electra_projects_embeddings_only_where_they_are_narrower(tmp_path):
+    fields = {"vocab_size": 99, "embedding_size": 32, "max_position_embeddings": 40} | BERT_SHAPES["plain"]
+    theirs = make("Electra", "ForMaskedLM", fields)
+    ours = check(theirs, tmp_path, inputs_for(theirs.config, "ForMaskedLM"))
+    assert ours.encoder.embeddings.project is None
+
+
+@pytest.mark.parametrize(("field", "value"), [("summary_type", "mean"), ("summary_use_proj", False)])
+def test_electra_summaries_other_than_the_first_token_are_refused(field, value, tmp_path):
+    fields = {"vocab_size": 99, "embedding_size": 20, "max_position_embeddings": 40, field: value}
+    make("Electra", "ForMultipleChoice", fields | BERT_SHAPES["plain"]).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=f"config.json {field}: only"):
+        load(tmp_path)
+
+
+def test_spanbert_files_keep_their_boundary_head(tmp_path):
+    theirs = make("Bert", "ForMaskedLM", {"vocab_size": 99} | BERT_SHAPES["plain"])
+    theirs.save_pretrained(tmp_path / "spanbert")
+    extra = {  # the names of SpanBERT's code
+        "cls.pair_target_predictions.position_embeddings.weight": torch.randn(20, 12),
+        "cls.pair_target_predictions.mlp_layer_norm.linear1.weight": torch.randn(32, 76),
+        "cls.pair_target_predictions.decoder.bias": torch.randn(99),
+        "cls.pair_target_predictions.bias": torch.randn(99),
+    }
+    write_tensors(tmp_path / "spanbert", read_tensors(tmp_path / "spanbert") | extra)
+    ours = load(tmp_path / "spanbert")
+    given = inputs_for(theirs.config, "ForMaskedLM")
+    real = given["attention_mask"].bool()
+    assert_equal(ours(**given).logits[real], theirs(**given).logits[real])
+    save(ours, tmp_path / "again")
+    again = read_tensors(tmp_path / "again")
+    for name, tensor in read_tensors(tmp_path / "spanbert").items():
+        assert torch.equal(again[name], tensor), name
+
+
+@pytest.mark.parametrize("family", ["Albert", "Bert", "DebertaV2"])
+@pytest.mark.parametrize("head", ["ForSequenceClassification", "ForMultipleChoice"])
+def test_another_head_dropout_is_written(family, head, tmp_path):
+    theirs = make(family, head, {"vocab_size": 99, "embedding_size": 32} | BERT_SHAPES["plain"])
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load(tmp_path / "theirs")
+    ours.config = ours.config.model_copy(update={"head": ours.config.head.model_copy(update={"dropout": 0.37})})
+    save(ours, tmp_path / "ours")
+    assert type(theirs).from_pretrained(tmp_path / "ours").dropout.p == 0.37
+    assert load(tmp_path / "ours").config.head == ours.config.head
+
+
+def test_labels_of_another_head_do_not_widen_a_span_head(tmp_path):
+    theirs = make("Bert", "ForTokenClassification", {"vocab_size": 99} | BERT_SHAPES["plain"], labels=5)
+    theirs.save_pretrained(tmp_path / "tags")
+    tagger = load(tmp_path / "tags")
+    save(tagger.with_head(tagger.family.heads["span"].from_hf({})), tmp_path / "span")
+    _, report = transformers.BertForQuestionAnswering.from_pretrained(tmp_path / "span", output_loading_info=True)
+    assert not report["mismatched_keys"]
+    assert not report["missing_keys"]
