@@ -7,6 +7,7 @@ import torch
 import transformers
 from parity import architecture, assert_equal, check, perturbed, rows
 
+from tunesmith.base import choices
 from tunesmith.base.errors import CheckpointError
 from tunesmith.models._checkpoint import load, save
 from tunesmith.models._folder import read_tensors, write_tensors
@@ -298,3 +299,85 @@ def test_labels_of_another_head_do_not_widen_a_span_head(tmp_path):
     _, report = transformers.BertForQuestionAnswering.from_pretrained(tmp_path / "span", output_loading_info=True)
     assert not report["mismatched_keys"]
     assert not report["missing_keys"]
+
+
+MODERN = {"vocab_size": 99, "max_position_embeddings": 64, "pad_token_id": 3, "local_attention": 10}
+SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+MODERN_SHAPES = {
+    "plain": {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 40},
+    "all biases, mean, old names": {
+        "hidden_size": 36,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 3,
+        "intermediate_size": 25,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "norm_bias": True,
+        "classifier_bias": True,
+        "classifier_pooling": "mean",
+        "classifier_activation": "silu",
+        "decoder_bias": False,
+        "global_attn_every_n_layers": 2,
+        "global_rope_theta": 5000.0,
+        "local_rope_theta": 100.0,
+    },
+    "untied": {
+        "hidden_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "tie_word_embeddings": False,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "hidden_activation": "gelu_new",
+    },
+}
+
+
+@pytest.mark.parametrize("shape", MODERN_SHAPES)
+@pytest.mark.parametrize("head", HEADS)
+def test_modernbert(head, shape, tmp_path):
+    theirs = make("ModernBert", head, MODERN | SPECIAL | MODERN_SHAPES[shape])
+    ours = check(theirs, tmp_path, inputs_for(theirs.config, head, width=61, segments=False))  # six windows
+    assert isinstance(ours.encoder.blocks[0].attention_norm, torch.nn.Identity)
+
+
+def test_modernbert_window_is_half_the_setting_on_either_side(tmp_path):
+    shape = MODERN_SHAPES["plain"] | {"num_hidden_layers": 1, "layer_types": ["sliding_attention"]}
+    make("ModernBert", "Model", MODERN | SPECIAL | shape).save_pretrained(tmp_path)
+    ours = load(tmp_path)
+    ids = torch.arange(10, 31)[None]
+    other = ids.clone()
+    other[0, 10] = 9
+    changed = (ours(ids).hidden != ours(other).hidden).any(-1)[0].nonzero()[:, 0]
+    assert changed.tolist() == list(range(5, 16))
+
+
+def test_modernbert_bases_stay_apart(tmp_path):
+    shape = MODERN_SHAPES["all biases, mean, old names"]
+    make("ModernBert", "Model", MODERN | SPECIAL | shape).save_pretrained(tmp_path)
+    config = load(tmp_path).config.encoder
+    assert config.position.theta == 5000.0
+    assert [layer.position.theta for layer in config.layers if layer.position] == [100.0]
+    released = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 40}
+    old = MODERN | released | {"global_rope_theta": 7.0, "local_rope_theta": 8.0, "global_attn_every_n_layers": 3}
+    found = choices.module("model", "modernbert").FAMILY.from_hf(old).encoder
+    assert (found.position.theta, found.layers[1].position.theta, len(found.layers)) == (7.0, 8.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"layer_types": ["full_attention"]}, "config.json layer_types: must be 4 times"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "config.json rope_parameters: only rope_type"),
+        ({"hidden_activation": "mish"}, "config.json hidden_activation: must be one of"),
+        ({"classifier_pooling": "max"}, "config.json classifier_pooling: must be one of cls, mean"),
+        ({"num_attention_heads": 32}, "config.json num_attention_heads: heads of 32 / 32 must have an even width"),
+    ],
+)
+def test_modernbert_fields_that_cannot_be_honoured_are_named(fields, line, tmp_path):
+    shape = MODERN | SPECIAL | MODERN_SHAPES["plain"]
+    make("ModernBert", "ForSequenceClassification", shape).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | fields))
+    with pytest.raises(CheckpointError, match=line):
+        load(tmp_path)

@@ -120,7 +120,7 @@ def encoder_to_hf(stacks: Stacks) -> dict[str, Any]:
     config = stacks.encoder
     assert config is not None
     assert isinstance(config.norm, LayerNormConfig)
-    offset = config.position.offset if isinstance(config.position, LearnedConfig) else 0
+    assert isinstance(config.position, LearnedConfig)
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
@@ -130,7 +130,7 @@ def encoder_to_hf(stacks: Stacks) -> dict[str, Any]:
         "hidden_act": next(name for name, choice in FEEDFORWARD.items() if choice == config.feedforward),
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
-        "max_position_embeddings": config.max_positions + offset,
+        "max_position_embeddings": config.max_positions + config.position.offset,
         "type_vocab_size": config.num_segments,
         "initializer_range": config.initial_std,
         "layer_norm_eps": config.norm.eps,

@@ -29,6 +29,7 @@ from tunesmith.nn.head.lm import LMConfig
 from tunesmith.nn.head.rtd import RTDConfig
 from tunesmith.nn.head.span import SpanConfig
 from tunesmith.nn.position.disentangled import DisentangledConfig
+from tunesmith.nn.position.learned import LearnedConfig
 
 _LAYER = "@encoder.layer.{i}."
 _DEFAULTS = {"type_vocab_size": 0, "layer_norm_eps": 1e-7, "hidden_act": "gelu"}
@@ -117,7 +118,8 @@ def _to_hf(stacks: Stacks) -> dict[str, Any]:
             "share_att_key": position.projections == "shared",
             "norm_rel_ebd": "layer_norm" if position.norm else "none",
         }
-    return encoder_to_hf(stacks) | own
+    plain = config.model_copy(update={"position": LearnedConfig()})
+    return encoder_to_hf(Stacks(plain)) | own
 
 
 def _pooled(config: Foreign) -> dict[str, Any]:
