@@ -30,7 +30,7 @@ def normalise(tensors: Mapping[str, Tensor], family: Family, config: Foreign, *,
     prefix = prefix + "." if prefix else ""
     bare = not prefix or not any(name.startswith(prefix) for name in tensors)
     tables = [*family.keys.values(), *(key for table in family.heads.values() for key in table.keys.values())]
-    first_parts = {key[1:].partition(".")[0] for key in tables if key.startswith("@")} | {"pooler"}
+    first_parts = {re.split(r"[.#]", key[1:])[0] for key in tables if key.startswith("@")} | {"pooler"}
     renamed = {} if family.renamed is None else {theirs: ours for ours, theirs in family.renamed(config).items()}
     found = {}
     for name, tensor in tensors.items():

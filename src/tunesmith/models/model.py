@@ -13,10 +13,12 @@ from tunesmith.base.shapes import Float, Int, Shaped, Tensor
 from tunesmith.models import Family, Stacks
 from tunesmith.models._fill import fill
 from tunesmith.models._keys import foreign_name
+from tunesmith.models._permuted import hidden_pairs, targets_of
 from tunesmith.nn.head import Head, HeadConfig, Sizes
 from tunesmith.nn.head.classify import Classify, ClassifyConfig
 from tunesmith.nn.pooling import pool
 from tunesmith.nn.transformer import Transformer, TransformerConfig
+from tunesmith.nn.two_streams import two_streams
 from tunesmith.text.tokenizer import Tokenizer
 
 
@@ -140,6 +142,8 @@ class Model(torch.nn.Module):
         inputs_embeds: Float[Tensor, "..."] | None = None,
         decoder_input_ids: Int[Tensor, "B T"] | None = None,
         decoder_attention_mask: Shaped[Tensor, "B T"] | None = None,
+        perm_mask: Shaped[Tensor, "B T T"] | None = None,
+        target_mapping: Shaped[Tensor, "B M T"] | None = None,
     ) -> Output:
         """Run padded rows, as transformers takes them; padding is left out of the computation.
 
@@ -151,6 +155,9 @@ class Model(torch.nn.Module):
             inputs_embeds: Embeddings in place of token ids.
             decoder_input_ids: What the decoder of an encoder-decoder reads; by default the input moved to the right.
             decoder_attention_mask: As attention_mask, of these.
+            perm_mask: 1 where a token (row) must not see another (column): XLNet's order of prediction.
+            target_mapping: 1 where a prediction (row) is of a token (column); hidden states and logits are then those
+                of the query stream, (B, M, ...), with zeros where nothing is predicted.
 
         Raises:
             ValueError: Neither or both of ids and embeddings, a row without tokens, or rows that are too long.
@@ -169,6 +176,8 @@ class Model(torch.nn.Module):
         layout = padded.layout(position_ids, token_type_ids, noise)
         packed = None if input_ids is None else padded.pack(input_ids)
         vectors = None if inputs_embeds is None else padded.pack(inputs_embeds)
+        if perm_mask is not None or target_mapping is not None:
+            return self._permuted(packed, vectors, layout, padded, perm_mask, target_mapping)
         if self.encoder is None or self.decoder is None:
             hidden = self.trunk(packed, layout, vectors=vectors, dtype=self.compute_dtype)
             return self._output(hidden, layout, padded, None)
@@ -281,6 +290,36 @@ class Model(torch.nn.Module):
         pair = self.head.pair_logits(pool(hidden, layout, "first"), layout.noise)
         spread = spread[..., 0] if self.head.gives == "numbers" else spread
         return replace(output, logits=spread, pair_logits=None if pair is None else padded.in_order(pair))
+
+    def _permuted(
+        self,
+        packed: Tensor | None,
+        vectors: Tensor | None,
+        layout: Layout,
+        padded: "Padded",
+        perm_mask: Tensor | None,
+        target_mapping: Tensor | None,
+    ) -> Output:
+        """Two-stream attention."""
+        if self.decoder is not None or self.trunk.embeddings.query is None:
+            raise ValueError("perm_mask and target_mapping: only encoders with a query stream take them, such as XLNet")
+        hidden = hidden_pairs(perm_mask, layout, padded.rows % padded.shape[1], padded.order)
+        targets = None if target_mapping is None else targets_of(target_mapping, padded.rows, padded.order)
+        found = two_streams(
+            self.trunk,
+            packed,
+            layout,
+            hidden=hidden,
+            targets=None if targets is None else targets.rows,
+            vectors=vectors,
+            dtype=self.compute_dtype,
+        )
+        if targets is None:
+            return self._output(found, layout, padded, None)
+        if self.head is not None and self.head.reads != "all":
+            raise ValueError("target_mapping: this head reads whole documents, not predicted tokens")
+        logits = None if self.head is None else targets.spread(self.head(found, layout.noise))
+        return Output(hidden=targets.spread(found), logits=logits)
 
     def _choices(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> Output:
         parts = [None if x is None else x.flatten(0, 1) for x in (input_ids, attention_mask, token_type_ids)]

@@ -34,10 +34,21 @@ class Memory:
 
 @dataclass(frozen=True)
 class Rows:
-    """Queries of some packed rows only."""
+    """Queries of some packed rows only.
+
+    Attributes:
+        index: The rows.
+        pairing: What each of them sees.
+        hidden: What they ask with, where it is not those rows' own hidden states: XLNet's query stream.
+    """
 
     index: Int[Tensor, "M"]
     pairing: Pairing
+    hidden: Float[Tensor, "M D"] | None = None
+
+    def of(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "M D"]:
+        """The rows' hidden states."""
+        return x.index_select(0, self.index) if self.hidden is None else self.hidden
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ class Attention(torch.nn.Module):
         if self.position is not None:
             position = self.position
             state = position.prepare(layout, x)
-        query = self.query(x if rows is None else x.index_select(0, rows.index))
+        query = self.query(x if rows is None else rows.of(x))
         if memory is not None:
             return self.output(self._cross(query, memory, cached))
         key, value = self.key(x), self.value(x)
@@ -132,7 +143,7 @@ class Attention(torch.nn.Module):
             key = self._rotate(key, position, state)
             query = self._rotate(query, position, state if rows is None else position.take(state, rows.index))
         if position is not None and position.relative:
-            relative = _Bound(position, self._layer(), state)
+            relative = _Bound(position, self._layer(), state if rows is None else position.take(state, rows.index))
         if cached is not None:
             cached.view.write(cached.cache, cached.layer, key, value, self.num_kv_heads)
             if not cached.view.fresh:

@@ -76,7 +76,7 @@ class Position(torch.nn.Module):
         return None
 
     def take(self, state: Any, rows: Int[Tensor, "M"]) -> Any:
-        """What was prepared, for some rows only."""
+        """What was prepared, for queries of some rows only; keys stay as they are."""
         return state
 
     def rotate(self, x: Float[Tensor, "N H K"], state: Any) -> Float[Tensor, "N H K"]:

@@ -3,7 +3,7 @@
 Paper: Transformer-XL (arXiv:1901.02860), section 3.3; XLNet (arXiv:1906.08237), section 2.5 for segments.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import pydantic
 import torch
@@ -30,6 +30,11 @@ class TransformerXLConfig(PositionConfig):
         )
 
 
+class _Segments(NamedTuple):
+    queries: Int[Tensor, "M"]
+    keys: Int[Tensor, "N"]
+
+
 class TransformerXL(Position):
     """score_ij += scale (u . k_j + (q_i + v) . W_r PE(i - j) + (q_i + w) . e[segments of i and j differ])."""
 
@@ -44,9 +49,13 @@ class TransformerXL(Position):
         self.segment_bias = torch.nn.Parameter(torch.zeros(num_heads, d_head)) if segments else None
         self.segment = torch.nn.Parameter(torch.zeros(2, num_heads, d_head)) if segments else None
 
-    def prepare(self, layout: Layout, like: Tensor) -> Layout:
-        """The layout: segments are read from it."""
-        return layout
+    def prepare(self, layout: Layout, like: Tensor) -> _Segments:
+        """The segments of queries and keys."""
+        return _Segments(layout.segments, layout.segments)
+
+    def take(self, state: _Segments, rows: Int[Tensor, "M"]) -> _Segments:
+        """Those of some queries."""
+        return _Segments(state.queries[rows], state.keys)
 
     def scores(
         self,
@@ -55,7 +64,7 @@ class TransformerXL(Position):
         distances: Distances,
         group: Group,
         layer: Layer,
-        state: Layout,
+        state: _Segments,
     ) -> Float[Tensor, "G H T S"]:
         """All three terms."""
         waves = sinusoids(-distances.values, self.d_model, base=10_000.0, halves=True, like=query)
@@ -63,8 +72,8 @@ class TransformerXL(Position):
         found = distances.by_query(self._with(query, self.position_bias) @ positions)
         found = found + (key * self.content_bias.to(key.dtype)[:, None]).sum(-1)[:, :, None]
         if self.segment is not None and self.segment_bias is not None:
-            ours = _bins(state.segments, group.queries, group.size)
-            theirs = _bins(state.segments, group.keys, group.size)
+            ours = _bins(state.queries, group.queries, group.size)
+            theirs = _bins(state.keys, group.keys, group.size)
             differ = (ours[:, :, None] != theirs[:, None])[:, None]
             vectors = self.segment.to(query.dtype).permute(1, 2, 0)  # (H, K, 2)
             same, other = (self._with(query, self.segment_bias) @ vectors).unbind(-1)
