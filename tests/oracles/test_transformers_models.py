@@ -182,11 +182,13 @@ def test_sharded_old_and_bare_files(tmp_path):
 
 
 def test_heads_that_we_do_not_know_are_kept(tmp_path):
-    theirs = make("Bert", "plain", "ForPreTraining")
+    theirs = make("Bert", "plain", "ForNextSentencePrediction")
     theirs.save_pretrained(tmp_path / "theirs")
     ours = load(tmp_path / "theirs")
     save(ours, tmp_path / "ours")
-    again, report = transformers.BertForPreTraining.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    again, report = transformers.BertForNextSentencePrediction.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     assert all(torch.equal(again.state_dict()[name], t) for name, t in theirs.state_dict().items())

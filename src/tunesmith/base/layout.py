@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tunesmith.base.shapes import Float, Int, Tensor
+from tunesmith.base.shapes import Bool, Float, Int, Tensor
 
 CALL_COST = 8000
 """Cost of one more attention group, in score elements per head."""
@@ -209,14 +209,21 @@ def make_layout(
     )
 
 
-def pair(queries: Layout, keys: Layout, *, rows: Int[Tensor, "M"] | None = None) -> Pairing:
+def pair(
+    queries: Layout,
+    keys: Layout,
+    *,
+    rows: Int[Tensor, "M"] | None = None,
+    hidden: Bool[Tensor, "B T S"] | None = None,
+) -> Pairing:
     """Tokens of document i of the queries over all tokens of document i of the keys.
 
     Args:
         queries: Where the queries' documents lie.
         keys: Where the keys' documents lie; the same layout for self-attention of some rows only. Between different
             layouts the groups' distances mean nothing.
-        rows: Packed rows of the queries that are wanted, in packed order; all by default.
+        rows: Packed rows of the queries that are wanted, documents in packed order; all by default.
+        hidden: Where the query at one place of a document must not see the key at another; nowhere by default.
 
     Raises:
         ValueError: Different numbers of documents.
@@ -227,7 +234,7 @@ def pair(queries: Layout, keys: Layout, *, rows: Int[Tensor, "M"] | None = None)
     if rows is not None:
         counts = torch.bincount(queries.owners[rows], minlength=len(counts)).tolist()
         places = places[rows]
-    groups = _pairs(counts, keys.lengths, places, keys.starts.device)
+    groups = _pairs(counts, keys.lengths, places, keys.starts.device, hidden)
     return Pairing(tuple(groups), len(places), queries.noise)
 
 
@@ -246,7 +253,11 @@ def side_of(lengths: Sequence[int], *, length: int, start: int, device: torch.de
 
 
 def _pairs(
-    counts: Sequence[int], lengths: Sequence[int], places: Int[Tensor, "M"], device: torch.device
+    counts: Sequence[int],
+    lengths: Sequence[int],
+    places: Int[Tensor, "M"],
+    device: torch.device,
+    hidden: Bool[Tensor, "B T S"] | None,
 ) -> list[Group]:
     groups = []
     first = query = key = 0
@@ -266,7 +277,12 @@ def _pairs(
                 place = places[query:stop]
             else:
                 place[queries.slots] = places[query:stop]
-            distance = torch.arange(keys.length, device=device) - place.view(size, queries.length, 1)
+            place = place.view(size, queries.length, 1)
+            distance = torch.arange(keys.length, device=device) - place
+            if hidden is not None:
+                far = hidden[first:last].gather(1, place.expand(-1, -1, hidden.shape[2]))[..., : keys.length]
+                far = torch.nn.functional.pad(far.float() * NEVER, (0, keys.length - far.shape[2]))
+                bias = far if bias is None else (far + bias).clamp_(min=NEVER)
             groups.append(Group(size, queries, keys, bias, distance))
         first, query, key = last, stop, key + sum(k)
     return groups

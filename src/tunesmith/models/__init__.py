@@ -73,8 +73,10 @@ class Family:
         keys_of: Keys that depend on the settings; they join ``keys``.
         pad_counts: Whether padding takes positions; RoBERTa counts real tokens only.
         fused: Foreign tensors that are not one of ours as they stand.
+        head_dropout: Field of config.json that holds the dropout of classification heads.
+        renamed: Modules that are named otherwise where config.json says so: name in the tables to name in the file.
         junk: Ends of names that hold no weights: buffers of old files.
-        settle: Fields of config.json that the tensors decide, whatever it says: whether a head is tied.
+        settle: Fields of config.json that the tensors decide, whatever it says: is the head tied, what is it called.
         clean: Puts an odd file's tensors right before anything else is done; gets config.json too.
         repeat: Tensors that files repeat under another name: that name to the name in the tables. They
             are written where ``tie_word_embeddings`` is false: transformers then misses them.
@@ -94,6 +96,8 @@ class Family:
     keys_of: Callable[[Stacks], dict[str, str]] | None = None
     pad_counts: bool = True
     fused: tuple[Fused, ...] = ()
+    head_dropout: str = "classifier_dropout"
+    renamed: Callable[[Foreign], dict[str, str]] | None = None
     junk: tuple[str, ...] = ()
     settle: Callable[[Mapping[str, Tensor], Foreign], dict[str, Any]] | None = None
     clean: Callable[[dict[str, Tensor], Foreign], dict[str, Tensor]] | None = None

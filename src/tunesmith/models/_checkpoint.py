@@ -12,13 +12,15 @@ from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, HeadTable
 from tunesmith.models._fill import fill
 from tunesmith.models._folder import read_config, read_tensors, resolve, write_tensors
-from tunesmith.models._keys import foreign_name, join_fused, normalise, split_fused, with_prefix
+from tunesmith.models._keys import foreign_name, join_fused, normalise, rename, split_fused, twofold_biases, with_prefix
 from tunesmith.models.model import Model, ModelConfig
 from tunesmith.nn.head import HeadConfig
+from tunesmith.nn.head.choice import ChoiceConfig
 from tunesmith.nn.head.classify import ClassifyConfig
 from tunesmith.nn.head.lm import LMConfig
 from tunesmith.nn.head.pool import PoolConfig
 from tunesmith.nn.head.pretrain import PretrainConfig
+from tunesmith.nn.head.span import SpanConfig
 from tunesmith.nn.head.tag import TagConfig
 from tunesmith.nn.init import init_normal
 from tunesmith.text.tokenizer import load_tokenizer
@@ -44,9 +46,8 @@ def load(name: str | Path, *, seed: int = 0) -> Model:
     folder = resolve(name)
     foreign = read_config(folder)
     tensors = read_tensors(folder)
-    if foreign.get("model_type") in choices.names("model"):
-        family: Family = choices.module("model", foreign["model_type"]).FAMILY
-        foreign |= family.settle(tensors, foreign) if family.settle else {}
+    settle = _family(foreign, source=str(name)).settle
+    foreign = foreign if settle is None else {**foreign, **settle(tensors, foreign)}
     model = _build(foreign, source=str(name))
     prefix = model.base_prefix
     tensors = normalise(tensors, model.family, foreign, prefix=prefix)
@@ -78,7 +79,9 @@ def from_preset(name: str, *, seed: int = 0) -> Model:
     for family in choices.names("model"):
         table: Family = choices.module("model", family).FAMILY
         if name in table.presets:
-            model = _build({**table.presets[name], "model_type": family, "architectures": [table.bare]}, source=name)
+            model = _build(
+                {**table.presets[name], "model_type": table.name, "architectures": [table.bare]}, source=name
+            )
             trunk = model.config.trunk
             init_normal(model, std=trunk.initial_std, residual_std=trunk.residual_std, seed=seed, name=name)
             for end, own in (table.stds(model.config.stacks) if table.stds else {}).items():
@@ -118,18 +121,20 @@ def save(model: Model, folder: str | Path) -> None:
     config = hf_config(model)
     bare = config["architectures"][0] == model.family.bare
     named = model.foreign_tensors()
-    for table, bias in _tables(model):
-        if (
-            table + ".weight" in named and bias in named and bias.endswith(".bias")
-        ):  # an untied table has its bias beside it too
-            named[table + ".bias"] = named[bias].clone()
+    for bias, again in twofold_biases(model.family).items():
+        if again.removesuffix("bias") + "weight" in named:  # an untied table has a bias beside it
+            named[again] = named[bias].clone()
     if config.get("tie_word_embeddings") is False:
         named |= {again: named[name].clone() for again, name in model.family.repeat.items() if name in named}
     if model.architecture is not None:
         named |= model.aside  # other heads of the same file: nothing that was loaded is lost
     named = join_fused(named, model.family, model.config.stacks)
     prefix = model.base_prefix
-    tensors = {with_prefix(name, model.family, bare=bare, prefix=prefix): tensor for name, tensor in named.items()}
+    renamed = {} if model.family.renamed is None else model.family.renamed(config)
+    tensors = {
+        with_prefix(rename(name, renamed), model.family, bare=bare, prefix=prefix): tensor
+        for name, tensor in named.items()
+    }
     write_tensors(folder, tensors)
     if model.tokenizer is not None:
         model.tokenizer.save(folder)
@@ -170,7 +175,7 @@ def why_not_hf(model: Model) -> str | None:
 def hf_fields(model: Model) -> dict[str, Any]:
     """config.json of a model, but for ``architectures``."""
     config, head = model.config, model.config.head
-    fields = {**config.foreign, **model.family.to_hf(config.stacks), "model_type": config.family}
+    fields = {**config.foreign, **model.family.to_hf(config.stacks), "model_type": model.family.name}
     for stale in ("_name_or_path", "torch_dtype", "num_labels", "problem_type", "gradient_checkpointing"):
         fields.pop(stale, None)
     fields["dtype"] = "float32"
@@ -181,12 +186,14 @@ def hf_fields(model: Model) -> dict[str, Any]:
         labels = config.labels or tuple(f"LABEL_{i}" for i in range(head.num_labels))
         fields["id2label"] = {str(i): label for i, label in enumerate(labels)}
         fields["label2id"] = {label: i for i, label in enumerate(labels)}
+    if isinstance(head, SpanConfig | PretrainConfig):  # two outputs, whatever labels another head had
+        fields = {key: value for key, value in fields.items() if key not in ("id2label", "label2id")}
     if isinstance(head, ClassifyConfig):
         fields["problem_type"] = _PROBLEMS[head.problem]
     expected = None if table is None else table.from_hf(fields)  # what is said only where the family would not say it
-    if isinstance(head, ClassifyConfig | TagConfig) and isinstance(expected, ClassifyConfig | TagConfig):
-        if head.dropout != expected.dropout:
-            fields["classifier_dropout"] = head.dropout
+    if isinstance(head, ClassifyConfig | TagConfig | ChoiceConfig) and expected is not None:
+        if head.dropout != getattr(expected, "dropout", None):
+            fields[model.family.head_dropout] = head.dropout
     if isinstance(head, _WithTable) and isinstance(expected, _WithTable) and head.table != expected.table:
         fields["tie_word_embeddings"] = head.table == "tied"
     return fields
@@ -223,8 +230,8 @@ def _stored_head(model: Model, tensors: dict[str, Tensor]) -> HeadConfig | None:
     token table. One that repeats the token table is taken out.
     """
     head = model.config.head
-    if isinstance(head, PoolConfig) and "@pooler.dense.weight" not in tensors:  # saved without its pooler
-        return None
+    if isinstance(head, PoolConfig) and model.family.heads["pool"].keys["dense"] + ".weight" not in tensors:
+        return None  # saved without its pooler
     if isinstance(head, _WithTable) and head.table == "tied":
         stack = "decoder" if model.encoder is None else "encoder"
         shared = tensors.get(foreign_name(f"{stack}.embeddings.tokens.weight", model.family, None))
@@ -238,11 +245,7 @@ def _stored_head(model: Model, tensors: dict[str, Tensor]) -> HeadConfig | None:
 
 def _build(foreign: dict[str, Any], *, source: str) -> Model:
     """An empty model from config.json."""
-    family_name = foreign.get("model_type")
-    if family_name not in choices.names("model"):
-        known = ", ".join(choices.names("model"))
-        raise CheckpointError(f"{source} config.json model_type: must be one of {known}, got {family_name!r}")
-    family: Family = choices.module("model", family_name).FAMILY
+    family = _family(foreign, source=source)
     named = foreign.get("architectures") or [family.bare]
     if not isinstance(named, list) or not isinstance(named[0], str):
         raise CheckpointError(f"{source} config.json architectures: must be a list of names, got {named!r}")
@@ -251,7 +254,7 @@ def _build(foreign: dict[str, Any], *, source: str) -> Model:
         head = family.heads[head_name].from_hf(foreign) if head_name else None
         stacks = family.from_hf(foreign)
         config = ModelConfig(
-            family=family.name,
+            family=family.name.replace("-", "_"),
             encoder=stacks.encoder,
             decoder=None if named[0] in family.encoder_only else stacks.decoder,
             head=head,
@@ -267,6 +270,17 @@ def _build(foreign: dict[str, Any], *, source: str) -> Model:
         raise CheckpointError(f"{source} config.json: no model of these sizes can be made here ({reason})") from None
     model.source = source
     return model
+
+
+def _family(foreign: Foreign, *, source: str) -> Family:
+    """The family of a config.json; its file has the name of the model type, with ``_`` for ``-``."""
+    kind = foreign.get("model_type")
+    name = kind.replace("-", "_") if isinstance(kind, str) else kind
+    found: Family | None = choices.module("model", name).FAMILY if name in choices.names("model") else None
+    if found is None or found.name != kind:
+        known = ", ".join(choices.module("model", each).FAMILY.name for each in choices.names("model"))
+        raise CheckpointError(f"{source} config.json model_type: must be one of {known}, got {kind!r}")
+    return found
 
 
 def _label_names(foreign: Foreign) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from tunesmith.nn.feedforward.gelu import GELUConfig
 from tunesmith.nn.feedforward.relu import ReLUConfig
 from tunesmith.nn.feedforward.swish import SwishConfig
 from tunesmith.nn.head._activation import Activation
+from tunesmith.nn.head.choice import ChoiceConfig
 from tunesmith.nn.head.classify import ClassifyConfig
 from tunesmith.nn.head.lm import LMConfig
+from tunesmith.nn.head.pretrain import PretrainConfig
 from tunesmith.nn.head.tag import TagConfig
 from tunesmith.nn.norm.layer_norm import LayerNormConfig
 from tunesmith.nn.position.learned import LearnedConfig
@@ -40,7 +42,7 @@ FEEDFORWARD: dict[str, FeedForwardConfig] = {
     "silu": SwishConfig(),
     "swish": SwishConfig(),
 }
-_ACTIVATION: dict[str, Activation] = {
+ACTIVATION: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -48,19 +50,6 @@ _ACTIVATION: dict[str, Activation] = {
     "silu": "swish",
     "swish": "swish",
     "tanh": "tanh",
-}
-_FOREIGN = {
-    "d_model": "hidden_size",
-    "d_embedding": "embedding_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "d_ff": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "num_segments": "type_vocab_size",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "initial_std": "initializer_range",
-    "eps": "layer_norm_eps",
 }
 
 
@@ -98,9 +87,8 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
             "initial_std": config.get("initializer_range", 0.02),
             "position": LearnedConfig(offset=offset),
             "feedforward": look_up(FEEDFORWARD, config, "hidden_act"),
-            "norm": settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}, _FOREIGN),
+            "norm": settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}),
         },
-        _FOREIGN,
     )
     return Stacks(encoder=encoder)
 
@@ -139,21 +127,34 @@ def classify_from_hf(config: Foreign, *, hidden: Activation, dropout_before_hidd
             "hidden_dropout": rate if dropout_before_hidden else 0.0,
             "dropout": rate,
         },
-        _FOREIGN,
     )
 
 
 def tag_from_hf(config: Foreign) -> TagConfig:
     """Settings of a tagging head."""
-    return settings(TagConfig, {"num_labels": num_labels(config), "dropout": classifier_dropout(config)}, _FOREIGN)
+    return settings(TagConfig, {"num_labels": num_labels(config), "dropout": classifier_dropout(config)})
 
 
 def lm_from_hf(config: Foreign, *, activation: Activation | None = None) -> LMConfig:
     """Settings of a masked-language-model head."""
     return LMConfig(
-        activation=look_up(_ACTIVATION, config, "hidden_act") if activation is None else activation,
+        activation=look_up(ACTIVATION, config, "hidden_act") if activation is None else activation,
         table="tied" if config.get("tie_word_embeddings", True) else "own",
     )
+
+
+def pretrain_from_hf(config: Foreign, *, dropout: float = 0.0) -> PretrainConfig:
+    """Settings of the head of BERT's and ALBERT's pretraining; ALBERT drops from the pooled vector."""
+    lm = lm_from_hf(config)
+    return settings(PretrainConfig, {"activation": lm.activation, "table": lm.table, "dropout": dropout})
+
+
+def choice_from_hf(
+    config: Foreign, *, hidden: Activation, rate: float | None = None, hidden_dropout: float = 0.0
+) -> ChoiceConfig:
+    """Settings of a multiple-choice head with a hidden layer; ``rate`` is its dropout, where it has one of its own."""
+    rate = classifier_dropout(config) if rate is None else rate
+    return settings(ChoiceConfig, {"hidden": hidden, "hidden_dropout": hidden_dropout, "dropout": rate})
 
 
 def classifier_dropout(config: Foreign) -> float:

@@ -1,6 +1,7 @@
 """Fields of config.json: read with faults told under their names there."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from tunesmith.base.config import Config, build
@@ -10,6 +11,20 @@ from tunesmith.models import Foreign
 C = TypeVar("C", bound=Config)
 T = TypeVar("T")
 
+COMMON = {
+    "d_model": "hidden_size",
+    "d_embedding": "embedding_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "num_segments": "type_vocab_size",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "initial_std": "initializer_range",
+    "eps": "layer_norm_eps",
+}
+"""Our names of settings to those that BERT's config.json and many others give them."""
 _PROBLEMS = {
     "regression": "regression",
     "single_label_classification": "single_label",
@@ -69,7 +84,7 @@ def renamed(config: Foreign, names: dict[str, str]) -> dict[str, Any]:
     return {**config, **{names[other]: value for other, value in config.items() if other in names}}
 
 
-def settings(kind: type[C], fields: Foreign, names: dict[str, str]) -> C:
+def settings(kind: type[C], fields: Foreign, names: Mapping[str, str] = COMMON) -> C:
     """Settings from fields of config.json; a fault is told under its name there.
 
     Args:
@@ -87,7 +102,7 @@ def settings(kind: type[C], fields: Foreign, names: dict[str, str]) -> C:
         raise CheckpointError(f"config.json {names.get(ours, ours)}: {fault}") from None
 
 
-def look_up(table: dict[str, T], config: Foreign, name: str, *, default: str = "gelu") -> T:
+def look_up(table: Mapping[str, T], config: Foreign, name: str, *, default: str = "gelu") -> T:
     """What a name in config.json stands for.
 
     Raises:

@@ -30,7 +30,8 @@ def normalise(tensors: Mapping[str, Tensor], family: Family, config: Foreign, *,
     prefix = prefix + "." if prefix else ""
     bare = not prefix or not any(name.startswith(prefix) for name in tensors)
     tables = [*family.keys.values(), *(key for table in family.heads.values() for key in table.keys.values())]
-    first_parts = {key[1:].partition(".")[0] for key in tables if key.startswith("@")} | {"pooler"}
+    first_parts = {re.split(r"[.#]", key[1:])[0] for key in tables if key.startswith("@")} | {"pooler"}
+    renamed = {} if family.renamed is None else {theirs: ours for ours, theirs in family.renamed(config).items()}
     found = {}
     for name, tensor in tensors.items():
         if name.endswith((*_JUNK, *family.junk)):
@@ -42,16 +43,30 @@ def normalise(tensors: Mapping[str, Tensor], family: Family, config: Foreign, *,
             name = "@" + name.removeprefix(prefix)
         elif bare and name.partition(".")[0] in first_parts:
             name = "@" + name
-        if name.endswith("decoder.bias"):  # the output bias, stored once or twice: this is the one that computes
-            name = name.removesuffix("decoder.bias") + "bias"
-        elif name.endswith(".bias") and name.removesuffix("bias") + "decoder.bias" in tensors:
-            continue
-        found[name] = tensor
+        found[rename(name, renamed)] = tensor
+    for bias, again in twofold_biases(family).items():
+        if again in found:  # the output bias, stored once or twice: this is the one that computes
+            found[bias] = found.pop(again)
     for again, name in family.repeat.items():
         if again in found and name not in found:
             found[name] = found[again]
         found.pop(again, None)
     return found
+
+
+def twofold_biases(family: Family) -> dict[str, str]:
+    """Output biases that BERT's kind of head has under two names: the plain one to that of the output layer."""
+    named = {key for table in family.heads.values() for key in table.keys.values()}
+    stems = [key.removesuffix("decoder") for key in named if key.endswith("decoder")]
+    return {f"{stem}bias": f"{stem}decoder.bias" for stem in stems if f"{stem}bias" in named}
+
+
+def rename(name: str, renamed: Mapping[str, str]) -> str:
+    """A tensor's name with its module, or the module around it, renamed."""
+    for old, new in renamed.items():
+        if name == old or name.startswith(old + "."):
+            return new + name.removeprefix(old)
+    return name
 
 
 def split_fused(tensors: Mapping[str, Tensor], family: Family, stacks: Stacks, *, source: str) -> dict[str, Tensor]:

@@ -8,16 +8,19 @@ import torch
 
 from tunesmith.base import choices
 from tunesmith.base.config import Config
-from tunesmith.base.layout import Layout, make_layout
+from tunesmith.base.layout import Layout
 from tunesmith.base.shapes import Float, Int, Shaped, Tensor
 from tunesmith.models import Family, Stacks
 from tunesmith.models._fill import fill, stored
 from tunesmith.models._generate import generate, settings_of
 from tunesmith.models._keys import foreign_name
+from tunesmith.models._padded import Padded
+from tunesmith.models._permuted import hidden_pairs, targets_of
 from tunesmith.nn.head import Head, HeadConfig, Sizes
 from tunesmith.nn.head.classify import Classify, ClassifyConfig
 from tunesmith.nn.pooling import pool
 from tunesmith.nn.transformer import Transformer, TransformerConfig
+from tunesmith.nn.two_streams import two_streams
 from tunesmith.text.tokenizer import Tokenizer
 
 
@@ -144,6 +147,8 @@ class Model(torch.nn.Module):
         inputs_embeds: Float[Tensor, "..."] | None = None,
         decoder_input_ids: Int[Tensor, "B T"] | None = None,
         decoder_attention_mask: Shaped[Tensor, "B T"] | None = None,
+        perm_mask: Shaped[Tensor, "B T T"] | None = None,
+        target_mapping: Shaped[Tensor, "B M T"] | None = None,
     ) -> Output:
         """Run padded rows, as transformers takes them; padding is left out of the computation.
 
@@ -155,6 +160,9 @@ class Model(torch.nn.Module):
             inputs_embeds: Embeddings in place of token ids.
             decoder_input_ids: What the decoder of an encoder-decoder reads; by default the input moved to the right.
             decoder_attention_mask: As attention_mask, of these.
+            perm_mask: 1 where a token (row) must not see another (column): XLNet's order of prediction.
+            target_mapping: 1 where a prediction (row) is of a token (column); hidden states and logits are then those
+                of the query stream, (B, M, ...), with zeros where nothing is predicted.
 
         Raises:
             ValueError: Neither or both of ids and embeddings, a row without tokens, or rows that are too long.
@@ -173,6 +181,8 @@ class Model(torch.nn.Module):
         layout = padded.layout(position_ids, token_type_ids, noise)
         packed = None if input_ids is None else padded.pack(input_ids)
         vectors = None if inputs_embeds is None else padded.pack(inputs_embeds)
+        if perm_mask is not None or target_mapping is not None:
+            return self._permuted(packed, vectors, layout, padded, perm_mask, target_mapping)
         if self.encoder is None or self.decoder is None:
             hidden = self.trunk(packed, layout, vectors=vectors, dtype=self.compute_dtype)
             return self._output(hidden, layout, padded, None)
@@ -309,9 +319,11 @@ class Model(torch.nn.Module):
 
     def _read(self, hidden: Tensor, layout: Layout) -> Tensor:
         assert self.head is not None
-        return hidden[: layout.num_tokens] if self.head.reads == "all" else pool(hidden, layout, self.head.reads)
+        if self.head.reads != "all":
+            return pool(hidden, layout, self.head.reads)
+        return self.head.in_context(hidden[: layout.num_tokens], layout)
 
-    def _output(self, hidden: Tensor, layout: Layout, padded: "Padded", encoded: Tensor | None) -> Output:
+    def _output(self, hidden: Tensor, layout: Layout, padded: Padded, encoded: Tensor | None) -> Output:
         output = Output(hidden=padded.spread(hidden), encoder_hidden=encoded)
         if self.head is None:
             return output
@@ -328,6 +340,36 @@ class Model(torch.nn.Module):
         spread = spread[..., 0] if self.head.gives == "numbers" else spread
         return replace(output, logits=spread, pair_logits=None if pair is None else padded.in_order(pair))
 
+    def _permuted(
+        self,
+        packed: Tensor | None,
+        vectors: Tensor | None,
+        layout: Layout,
+        padded: Padded,
+        perm_mask: Tensor | None,
+        target_mapping: Tensor | None,
+    ) -> Output:
+        """Two-stream attention."""
+        if self.decoder is not None or self.trunk.embeddings.query is None:
+            raise ValueError("perm_mask and target_mapping: only encoders with a query stream take them, such as XLNet")
+        hidden = hidden_pairs(perm_mask, layout, padded.rows % padded.shape[1], padded.order)
+        targets = None if target_mapping is None else targets_of(target_mapping, padded.rows, padded.order)
+        found = two_streams(
+            self.trunk,
+            packed,
+            layout,
+            hidden=hidden,
+            targets=None if targets is None else targets.rows,
+            vectors=vectors,
+            dtype=self.compute_dtype,
+        )
+        if targets is None:
+            return self._output(found, layout, padded, None)
+        if self.head is not None and self.head.reads != "all":
+            raise ValueError("target_mapping: this head reads whole documents, not predicted tokens")
+        logits = None if self.head is None else targets.spread(self.head(found, layout.noise))
+        return Output(hidden=targets.spread(found), logits=logits)
+
     def _choices(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> Output:
         parts = [None if x is None else x.flatten(0, 1) for x in (input_ids, attention_mask, token_type_ids)]
         output = self(*parts)
@@ -343,53 +385,3 @@ def _stream_of_training(device: torch.device) -> torch.Generator:
     generator = torch.Generator(device=device)
     generator.manual_seed(int(torch.randint(2**62, ()).item()))
     return generator
-
-
-class Padded:
-    """Padded rows and their packed form, shortest document first.
-
-    Args:
-        shape: Rows and columns.
-        mask: 1 for real tokens; all real if None.
-        device: Where the model lives.
-        order: Rows in the order to pack them; by length if None.
-
-    Raises:
-        ValueError: A row has no tokens.
-    """
-
-    def __init__(
-        self, shape: torch.Size, mask: Tensor | None, *, device: torch.device, order: Int[Tensor, "B"] | None = None
-    ):
-        real = torch.ones(shape, dtype=torch.bool) if mask is None else mask.bool().cpu()
-        counts = real.sum(1)
-        if not counts.all():
-            raise ValueError("attention_mask: a row has no tokens")
-        self.shape, self.device = shape, device
-        self.order = counts.argsort(stable=True) if order is None else order
-        self.lengths = counts[self.order].tolist()
-        documents, columns = real[self.order].nonzero(as_tuple=True)
-        self.rows = (self.order[documents] * shape[1] + columns).to(device)
-
-    def layout(self, positions: Tensor, segments: Tensor | None, noise: torch.Generator | None) -> Layout:
-        """Where the packed documents lie; positions are (B, T) or (1, T), of the padded rows."""
-        return make_layout(
-            self.lengths,
-            device=self.device,
-            positions=positions.to(self.device).expand(self.shape).reshape(-1)[self.rows],
-            segments=None if segments is None else self.pack(segments),
-            noise=noise,
-        )
-
-    def pack(self, x: Shaped[Tensor, "B T *rest"]) -> Shaped[Tensor, "N *rest"]:
-        """The real tokens of padded rows."""
-        return x.to(self.device).flatten(0, 1)[self.rows]
-
-    def spread(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "B T D"]:
-        """Packed rows in their places, zeros elsewhere."""
-        padded = x.new_zeros(self.shape[0] * self.shape[1], x.shape[1]).index_copy(0, self.rows, x)
-        return padded.view(*self.shape, -1)
-
-    def in_order(self, x: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-        """One row a document, in the order of the padded rows."""
-        return x[self.order.argsort().to(self.device)]

@@ -6,6 +6,7 @@ Paper: RoBERTa (arXiv:1907.11692).
 from tunesmith.models import Family, Foreign, HeadTable, Stacks
 from tunesmith.models._encoder import (
     KEYS,
+    choice_from_hf,
     classify_from_hf,
     encoder_from_hf,
     encoder_to_hf,
@@ -14,6 +15,7 @@ from tunesmith.models._encoder import (
 )
 from tunesmith.models._fields import need
 from tunesmith.nn.head.pool import PoolConfig
+from tunesmith.nn.head.span import SpanConfig
 
 
 def _from_hf(config: Foreign) -> Stacks:
@@ -41,6 +43,12 @@ FAMILY = Family(
                 "table": "lm_head.decoder",
             },
             lambda config: lm_from_hf(config, activation="gelu"),
+        ),
+        "span": HeadTable("RobertaForQuestionAnswering", {"output": "qa_outputs"}, lambda config: SpanConfig()),
+        "choice": HeadTable(
+            "RobertaForMultipleChoice",
+            {"dense": "@pooler.dense", "output": "classifier"},
+            lambda config: choice_from_hf(config, hidden="tanh", rate=config.get("hidden_dropout_prob", 0.1)),
         ),
         "pool": HeadTable("RobertaModel", {"dense": "@pooler.dense"}, lambda config: PoolConfig()),
     },

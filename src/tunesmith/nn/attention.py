@@ -12,7 +12,7 @@ from tunesmith.nn.cache import Cache, CacheView, LayerCache
 from tunesmith.nn.distances import Distances
 from tunesmith.nn.linear import Linear
 from tunesmith.nn.norm import NormConfig
-from tunesmith.nn.position import Layer, Position
+from tunesmith.nn.position import Layer, OwnMaps, Position
 
 Biases = Literal["all", "none", "qkv"]
 
@@ -34,10 +34,21 @@ class Memory:
 
 @dataclass(frozen=True)
 class Rows:
-    """Queries of some packed rows only."""
+    """Queries of some packed rows only.
+
+    Attributes:
+        index: The rows.
+        pairing: What each of them sees.
+        hidden: What they ask with, where it is not those rows' own hidden states: XLNet's query stream.
+    """
 
     index: Int[Tensor, "M"]
     pairing: Pairing
+    hidden: Float[Tensor, "M D"] | None = None
+
+    def of(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "M D"]:
+        """The rows' hidden states."""
+        return x.index_select(0, self.index) if self.hidden is None else self.hidden
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class Attention(torch.nn.Module):
         head_norm: Normalisation of each query and key head, as in Qwen3; none by default.
         reach: How far a token sees.
         position: This layer's own position encoding, if it has one.
-        own_projections: Whether positions are projected by maps of their own.
+        own_projections: Which maps positions have of their own.
     """
 
     def __init__(
@@ -81,7 +92,7 @@ class Attention(torch.nn.Module):
         head_norm: NormConfig | None = None,
         reach: Reach = EVERYWHERE,
         position: Position | None = None,
-        own_projections: bool = False,
+        own_projections: OwnMaps = "none",
     ):
         super().__init__()
         self.num_heads, self.num_kv_heads, self.d_head = num_heads, num_kv_heads, d_head
@@ -94,8 +105,8 @@ class Attention(torch.nn.Module):
         self.query_norm = None if head_norm is None else head_norm.build(width=d_head)
         self.key_norm = None if head_norm is None else head_norm.build(width=d_head)
         self.position = position
-        self.position_query = Linear(d_model, inner) if own_projections else None
-        self.position_key = Linear(d_model, kv) if own_projections else None
+        self.position_query = Linear(d_model, inner) if own_projections in ("query", "both") else None
+        self.position_key = Linear(d_model, kv) if own_projections in ("key", "both") else None
 
     def forward(
         self,
@@ -122,7 +133,7 @@ class Attention(torch.nn.Module):
         if self.position is not None:
             position = self.position
             state = position.prepare(layout, x)
-        query = self.query(x if rows is None else x.index_select(0, rows.index))
+        query = self.query(x if rows is None else rows.of(x))
         if memory is not None:
             return self.output(self._cross(query, memory, cached))
         key, value = self.key(x), self.value(x)

@@ -1,5 +1,6 @@
 """One transformer layer: post-norm as in BERT, or pre-norm as in GPT-2; with or without cross-attention."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -62,15 +63,18 @@ class Block(torch.nn.Module):
     ) -> Float[Tensor, "M D"]:
         """Run the layer; ``rows`` limits its output (and its per-token work) to these packed rows."""
         pre, noise = self.order == "pre", layout.noise
+        asked = rows
+        if pre and rows is not None and rows.hidden is not None:
+            asked = replace(rows, hidden=self.attention_norm(rows.hidden))
         mixed = self.attention(
             self.attention_norm(x) if pre else x,
             layout,
             position=position,
             state=state,
-            rows=rows,
+            rows=asked,
             cached=cached,
         )
-        x = dropout_add(mixed, x if rows is None else x.index_select(0, rows.index), self.dropout, noise)
+        x = dropout_add(mixed, x if rows is None else rows.of(x), self.dropout, noise)
         x = x if pre else self.attention_norm(x)
         if memory is not None and self.cross_attention is not None and self.cross_norm is not None:
             mixed = self.cross_attention(self.cross_norm(x) if pre else x, layout, memory=memory, cached=cached)

@@ -1,5 +1,8 @@
 """Token, position and segment embeddings, normalised, and projected where the table is narrower than the model."""
 
+from dataclasses import replace
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
@@ -8,6 +11,9 @@ from tunesmith.base.shapes import Float, Int, Tensor
 from tunesmith.nn.dropout import dropout
 from tunesmith.nn.linear import Linear
 from tunesmith.nn.position import Position
+
+Projection = Literal["narrow", "always", "first"]
+QueryStream = Literal["none", "learned"]
 
 
 class Embeddings(torch.nn.Module):
@@ -23,6 +29,9 @@ class Embeddings(torch.nn.Module):
         norm: Normalisation of the sum; none where None.
         dropout: Rate after it.
         scale: Factor of the token vectors.
+        query: learned: beside tokens, there is a vector at which a stream of queries begins (XLNet).
+        projection: narrow: behind the norm, where the table is narrower (ELECTRA); always: even where it is not
+            (ALBERT); first: before the norm and without bias, where it is narrower (DeBERTa).
     """
 
     def __init__(
@@ -35,6 +44,8 @@ class Embeddings(torch.nn.Module):
         norm: torch.nn.Module | None,
         dropout: float,
         scale: float = 1.0,
+        projection: Projection = "narrow",
+        query: QueryStream = "none",
     ):
         super().__init__()
         width = tokens.embedding_dim
@@ -43,7 +54,10 @@ class Embeddings(torch.nn.Module):
         self.segments = torch.nn.Embedding(num_segments, width) if num_segments else None
         self.position = position
         self.norm = norm
-        self.project = Linear(width, d_model) if width != d_model else None
+        self.query = torch.nn.Parameter(torch.zeros(1, width)) if query == "learned" else None
+        wanted = width != d_model or projection == "always"
+        self.project_first = projection == "first"
+        self.project = Linear(width, d_model, bias=not self.project_first) if wanted else None
 
     def forward(
         self, token_ids: Int[Tensor, "N"] | None, layout: Layout, *, vectors: Float[Tensor, "N E"] | None = None
@@ -56,6 +70,17 @@ class Embeddings(torch.nn.Module):
         x = vectors
         if self.segments is not None:
             x = x + F.embedding(layout.segments, self.segments.weight)
+        return self._finished(x, layout)
+
+    def queries(self, layout: Layout, rows: Int[Tensor, "M"]) -> Float[Tensor, "M D"]:
+        """Where the query stream of some packed rows begins: one vector for all, at their positions."""
+        assert self.query is not None
+        where = replace(layout, positions=layout.positions[rows], segments=layout.segments[rows])
+        return self._finished(self.query.expand(len(rows), -1), where)
+
+    def _finished(self, x: Float[Tensor, "N E"], layout: Layout) -> Float[Tensor, "N D"]:
         x = self.position.embed(x, layout)
+        if self.project is not None and self.project_first:
+            x = self.project(x)
         x = dropout(x if self.norm is None else self.norm(x), self.dropout, layout.noise)
-        return x if self.project is None else self.project(x)
+        return x if self.project is None or self.project_first else self.project(x)

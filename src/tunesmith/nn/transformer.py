@@ -13,7 +13,7 @@ from tunesmith.nn.attention import Attention, Biases, Cached, Memory, Rows
 from tunesmith.nn.block import Block, Order
 from tunesmith.nn.cache import Cache
 from tunesmith.nn.dropout import dropout
-from tunesmith.nn.embeddings import Embeddings
+from tunesmith.nn.embeddings import Embeddings, Projection, QueryStream
 from tunesmith.nn.feedforward import FeedForwardConfig
 from tunesmith.nn.norm import NormConfig
 from tunesmith.nn.position import Position, PositionConfig, PositionSizes
@@ -62,6 +62,13 @@ class TransformerConfig(Config):
     head_norm: bool = pydantic.Field(default=False, description="Normalise each query and key head, as in Qwen3.")
     embedding_norm: bool = pydantic.Field(default=True, description="Normalise the embeddings.")
     embedding_scale: float = pydantic.Field(default=1.0, gt=0, description="Factor of the token vectors.")
+    embedding_projection: Projection = pydantic.Field(
+        default="narrow",
+        description="Map from embeddings to the model: behind the norm where they are narrower, always, or first.",
+    )
+    query_stream: QueryStream = pydantic.Field(
+        default="none", description="learned: it can also run a stream of queries that begins at one vector (XLNet)."
+    )
     first_norm: bool = pydantic.Field(default=True, description="Whether the first block normalises its input.")
     attention_scale: float | None = pydantic.Field(
         default=None, gt=0, description="Factor of attention scores; that of the position encoding by default."
@@ -144,14 +151,17 @@ class Transformer(torch.nn.Module):
     def __init__(self, config: TransformerConfig, *, tokens: torch.nn.Embedding | None = None):
         super().__init__()
         self.config = config
+        first = config.d_model if config.embedding_projection == "first" else 0
         self.embeddings = Embeddings(
             tokens=torch.nn.Embedding(config.vocab_size, config.d_embedding) if tokens is None else tokens,
             d_model=config.d_model,
             num_segments=config.num_segments,
             position=config.position.build(config.position_sizes) if not config.position.per_layer else Position(),
-            norm=config.norm.build(width=config.d_embedding) if config.embedding_norm else None,
+            norm=config.norm.build(width=first or config.d_embedding) if config.embedding_norm else None,
             dropout=config.dropout if config.embedding_dropout is None else config.embedding_dropout,
             scale=config.embedding_scale,
+            projection=config.embedding_projection,
+            query=config.query_stream,
         )
         self.patterns = torch.nn.ModuleList(
             torch.nn.Module() if layer.position is None else layer.position.build(config.position_sizes)
@@ -180,7 +190,7 @@ class Transformer(torch.nn.Module):
                 head_norm=config.norm if config.head_norm else None,
                 reach=Reach(window, 0 if config.causal and not cross else window),
                 position=config.position.build(config.position_sizes) if own else None,
-                own_projections=config.position.own_projections and not cross,
+                own_projections="none" if cross else config.position.own_projections,
             )
 
         return Block(
@@ -232,13 +242,13 @@ class Transformer(torch.nn.Module):
         )  # all tokens go through, the wanted are taken
         ending = None if rows is None or step or not last else Rows(rows, pair(layout, layout, rows=rows))
         read = None if memory is None else Memory(*memory, pair(layout, memory[1]) if cache is None else None)
-        states = self._states(layout, x)
+        states = self.states(layout, x)
         for i in range(last):
             at_end = i == last - 1
             if at_end and ending is not None and memory is not None:
                 read = Memory(*memory, pair(layout, memory[1], rows=rows))
             position, state = states[i % len(states)]
-            x = self._block_at(i)(
+            x = self.block_at(i)(
                 x,
                 layout,
                 position=position,
@@ -252,10 +262,11 @@ class Transformer(torch.nn.Module):
         x = dropout(x, self.config.final_dropout, layout.noise)
         return x if rows is None or ending is not None else x.index_select(0, rows)
 
-    def _block_at(self, i: int) -> torch.nn.Module:
+    def block_at(self, i: int) -> torch.nn.Module:
+        """The block that a token goes through as its i-th; shared blocks come several times."""
         return self.blocks[i * self.config.stored // self.config.num_layers]
 
-    def _states(self, layout: Layout, x: Tensor) -> list[tuple[Position, object]]:
+    def states(self, layout: Layout, x: Tensor) -> list[tuple[Position, object]]:
         """The position encoding of each layer of the pattern, and what it has prepared."""
         shared = self.embeddings.position
         encodings = [module if isinstance(module, Position) else shared for module in self.patterns]

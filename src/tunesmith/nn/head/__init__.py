@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from tunesmith.base.choices import Choice
+from tunesmith.base.layout import Layout
 from tunesmith.base.shapes import Float, Tensor
 from tunesmith.nn.norm import NormConfig
 
@@ -44,6 +45,10 @@ class Head(torch.nn.Module):
 
     reads: Literal["first", "last", "mean", "all"] = "all"
     gives: Literal["logits", "pooled", "numbers", "span"] = "logits"
+
+    def in_context(self, x: Float[Tensor, "N D"], layout: Layout) -> Float[Tensor, "N D"]:
+        """Hidden states of all tokens with what the head takes from elsewhere in their documents; before `forward`."""
+        return x
 
     def forward(self, x: Float[Tensor, "M D"], noise: torch.Generator | None) -> Float[Tensor, "M C"]:
         """Logits (or the pooled vector) of each row; ``noise`` is the stream for dropout."""

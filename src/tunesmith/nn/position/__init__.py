@@ -8,7 +8,7 @@ has.
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -16,6 +16,8 @@ from tunesmith.base.choices import Choice
 from tunesmith.base.layout import Group, Layout
 from tunesmith.base.shapes import Float, Int, Tensor
 from tunesmith.nn.distances import Distances
+
+OwnMaps = Literal["none", "query", "key", "both"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Position(torch.nn.Module):
         return None
 
     def take(self, state: Any, rows: Int[Tensor, "M"]) -> Any:
-        """What was prepared, for some rows only."""
+        """What was prepared, for queries of some rows only; keys stay as they are."""
         return state
 
     def rotate(self, x: Float[Tensor, "N H K"], state: Any) -> Float[Tensor, "N H K"]:
@@ -105,9 +107,9 @@ class PositionConfig(Choice, abc.ABC):
     """Whether each layer has one of its own, with its own weights; else the stack shares one."""
 
     @property
-    def own_projections(self) -> bool:
-        """Whether layers project positions by maps of their own, not by those of queries and keys."""
-        return False
+    def own_projections(self) -> OwnMaps:
+        """Which maps for positions layers have of their own, besides those of queries and keys."""
+        return "none"
 
     @abc.abstractmethod
     def build(self, sizes: PositionSizes) -> Position:
