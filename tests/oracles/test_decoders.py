@@ -536,6 +536,15 @@ def test_every_kind_of_rope_beyond_the_original_length(kind, field, tmp_path):
         assert {name: back[name] for name in ROPE[kind]} == ROPE[kind]
 
 
+def test_rope_scaling_goes_before_rope_parameters(tmp_path):
+    make("Llama", "bare", **LLAMA).save_pretrained(tmp_path)
+    change(tmp_path, rope_scaling={"rope_type": "linear", "factor": 4.0}, rope_theta=77.0)
+    theirs = architecture("LlamaModel").from_pretrained(tmp_path)
+    given = inputs()
+    real = given["attention_mask"].bool()
+    assert_equal(outputs(load(tmp_path), given).hidden[real], outputs(theirs, given)[0][real])
+
+
 def test_dynamic_rope_within_the_original_length_is_plain(tmp_path):
     theirs = make("Llama", "bare", **LLAMA, rope_parameters={**ROPE["dynamic"], "rope_theta": 100.0})
     check(theirs, tmp_path, inputs())

@@ -148,6 +148,22 @@ def test_an_untied_head_keeps_its_own_table(tmp_path):
     assert_equal(again(ids, attention_mask=mask).logits[real], want)
 
 
+def test_a_tied_head_that_the_file_repeats_is_stored_once(tmp_path):
+    from tunesmith.models._folder import read_tensors, write_tensors
+
+    theirs = make("Bert", "plain", "ForMaskedLM")
+    theirs.save_pretrained(tmp_path)
+    stored = read_tensors(tmp_path)
+    table = theirs.bert.embeddings.word_embeddings.weight.detach().clone()
+    bias = stored["cls.predictions.bias"].clone()
+    write_tensors(tmp_path, stored | {"cls.predictions.decoder.weight": table, "cls.predictions.decoder.bias": bias})
+    ours = load(tmp_path)
+    assert ours.config.head.table == "tied"
+    assert ours.aside == {}
+    save(ours, tmp_path / "ours")
+    assert set(read_tensors(tmp_path / "ours")) == set(stored)
+
+
 def test_sharded_old_and_bare_files(tmp_path):
     theirs = make("Bert", "plain", "ForMaskedLM")
     theirs.save_pretrained(tmp_path / "whole")

@@ -98,9 +98,10 @@ def longest_text(model: Model, *, wanted: int, pair: bool) -> int:
             f"(and the model has {encoder.max_positions} positions)"
         )
     segments = tokenizer.encode(["a"], ["a"], max_tokens=None).segments[0] if pair else []
-    if max(segments, default=0) >= max(encoder.num_segments, 1):
+    highest = max(segments, default=0)
+    if highest >= max(encoder.num_segments, 1):  # without a table of segments all tokens are of segment 0
         raise CheckpointError(
-            f"{model.source}: its tokenizer puts a second text into segment {max(segments)}, but config.json "
+            f"{model.source}: its tokenizer puts a second text into segment {highest}, but config.json "
             f"type_vocab_size is {encoder.num_segments}: join the two texts into one column"
         )
     return longest

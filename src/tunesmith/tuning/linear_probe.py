@@ -54,7 +54,7 @@ class LinearProbeConfig(MethodConfig):
                 raise SettingError("method.layer: the family's own head reads the last layer: set method.pooling=mean")
             return task_head
         changes = {"pooling": self.pooling, "layer": self.layer, "hidden": None, "hidden_dropout": 0.0, "dropout": 0.0}
-        return task_head.model_copy(update=changes)
+        return task_head.model_copy(update={**changes, "bias": True})
 
     def attach(self, model: Model, *, seed: int) -> Attached:
         """Only the output layer trains."""
@@ -62,6 +62,10 @@ class LinearProbeConfig(MethodConfig):
         if self.layer is not None and self.layer > layers:
             raise SettingError(f"method.layer: must be in 0..{layers} for this model, got {self.layer}")
         head = model.config.head
+        if isinstance(head, ClassifyConfig) and not head.bias:
+            raise SettingError(
+                "method.pooling: the family's own head has no bias, which a probe needs: set mean or first"
+            )
         if self.pooling == "head" and isinstance(head, ClassifyConfig) and head.hidden and model.fresh:
             fresh = [name for name in model.fresh if ".dense." in name]
             if fresh:
