@@ -24,7 +24,7 @@ CONFIGS = {
     "not UTF-8": (b"\xff{}", "config.json: not a JSON file"),
     "nested too deeply": ("[" * 100_000, "config.json: not a JSON file: nested too deeply"),
     "a list": ("[]", "config.json: must hold a JSON object, got list"),
-    "empty": ("{}", "config.json model_type: must be one of bart"),
+    "empty": ("{}", "config.json model_type: must be one of "),
     "unknown family": ({"model_type": "gpt9"}, "config.json model_type: must be one of"),
     "no width": ({"hidden_size": None}, "config.json hidden_size: must be a whole number"),
     "width a string": ({"hidden_size": "32"}, "config.json hidden_size: must be a whole number"),

@@ -10,7 +10,7 @@ from parity import architecture, assert_equal, check, check_gradients, perturbed
 from tunesmith.base import choices
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.layout import make_layout
-from tunesmith.models._checkpoint import load, save
+from tunesmith.models._checkpoint import from_preset, load, save
 from tunesmith.models._folder import read_tensors, write_tensors
 from tunesmith.nn.position.disentangled import log_buckets
 
@@ -118,6 +118,8 @@ DEBERTA_SHAPES = {
     "content to position, narrow table, untied": BERT_SHAPES["untied"]
     | {"pos_att_type": "c2p", "share_att_key": False, "embedding_size": 20, "pooler_hidden_act": "tanh"},
     "position to content": BERT_SHAPES["odd heads"] | {"pos_att_type": ["p2c"], "share_att_key": False},
+    "convolution": BERT_SHAPES["odd heads"] | {"conv_kernel_size": 3, "conv_groups": 2, "conv_act": "gelu"},
+    "wide convolution, one layer": BERT_SHAPES["untied"] | {"conv_kernel_size": 5},
     "not relative": BERT_SHAPES["plain"] | {"relative_attention": False, "position_biased_input": True},
 }
 
@@ -199,7 +201,7 @@ def test_deberta_replaced_token_head_reads_the_first_token_too(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "line"),
     [
-        ("conv_kernel_size", 3, "config.json conv_kernel_size: the convolution"),
+        ("conv_kernel_size", 4, "config.json conv_kernel_size: must be 1, 3, 5"),
         ("pos_att_type", ["c2p", "p2p"], "config.json pos_att_type: only c2p and p2c"),
         ("norm_rel_ebd", "batch_norm", "config.json norm_rel_ebd: must be layer_norm or none"),
         ("attention_head_size", 4, "config.json attention_head_size: must be 8"),
@@ -519,3 +521,57 @@ def test_xlnet_fields_that_cannot_be_honoured_are_named(head, field, value, tmp_
     (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
     with pytest.raises(CheckpointError, match=f"config.json {field}: "):
         load(tmp_path)
+
+
+SMALL = {  # family: head, fields
+    "Albert": ("ForSequenceClassification", ALBERT | BERT_SHAPES["plain"]),
+    "DebertaV2": ("ForSequenceClassification", DEBERTA | BERT_SHAPES["untied"] | {"conv_kernel_size": 3}),
+    "ModernBert": ("ForSequenceClassification", MODERN | SPECIAL | MODERN_SHAPES["plain"]),
+}
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_work_on_first_tokens_alone_gives_the_same_logits(family, tmp_path):
+    head, fields = SMALL[family]
+    make(family, head, fields).save_pretrained(tmp_path)
+    ours = load(tmp_path)
+    lengths = [1, 4, 17, 17, 33, 39]
+    ids = torch.randint(6, 99, (sum(lengths),), generator=torch.Generator().manual_seed(0))
+    whole = torch.cat([ours(part[None]).logits for part in ids.split(lengths)])
+    assert_equal(ours.logits(ids, make_layout(lengths)), whole)
+
+
+@pytest.mark.parametrize("preset", ["albert_mini", "deberta_v3_mini", "xlnet_mini", "modernbert_mini"])
+def test_presets_train_and_transformers_reads_them(preset, tmp_path):
+    bare = from_preset(preset)
+    model = bare.with_head(bare.family.heads["lm"].from_hf(bare.config.foreign)).train()
+    more = {}
+    if preset == "xlnet_mini":
+        more = {
+            "target_mapping": torch.eye(40)[None, :5].expand(2, -1, -1),
+            "perm_mask": torch.eye(40).expand(2, -1, -1),
+        }
+    logits = model(torch.randint(6, 1000, (2, 40)), **more).logits
+    logits.float().logsumexp(-1).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    save(model, tmp_path)
+    theirs = architecture(model.family.heads["lm"].architecture)
+    again, report = theirs.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    ids = torch.randint(6, 1000, (2, 40))
+    assert_equal(model.eval()(ids).logits, again(ids).logits)
+
+
+def test_a_bare_albert_without_its_pooler_loads(tmp_path):
+    theirs = make("Albert", "Model", ALBERT | BERT_SHAPES["plain"])
+    theirs.save_pretrained(tmp_path)
+    tensors = {name: tensor for name, tensor in read_tensors(tmp_path).items() if not name.startswith("pooler")}
+    write_tensors(tmp_path, tensors)
+    ours = load(tmp_path)
+    given = inputs_for(theirs.config, "Model")
+    real = given["attention_mask"].bool()
+    assert ours.head is None
+    assert_equal(ours(**given).hidden[real], theirs(**given)[0][real])

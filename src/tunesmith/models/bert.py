@@ -1,6 +1,6 @@
 """BERT: encoder with learned positions, post-norm, segment pairs.
 
-Papers: BERT (arXiv:1810.04805); SpanBERT (arXiv:1907.10529) has the same encoder and names. Its span boundary head,
+Paper: BERT (arXiv:1810.04805); SpanBERT (arXiv:1907.10529) has the same encoder and names. Its span boundary head,
 which no task reads, is kept aside: such a file loads, and is saved again whole.
 """
 

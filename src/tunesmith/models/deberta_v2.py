@@ -1,6 +1,6 @@
 """DeBERTa v2 and v3: content and position attend to each other; v3 finds replaced tokens.
 
-Papers: DeBERTa (arXiv:2006.03654); DeBERTaV3 (arXiv:2111.09543).
+Paper: DeBERTa (arXiv:2006.03654); DeBERTaV3 (arXiv:2111.09543).
 Differs: transformers gives the language-model head of Microsoft's files (``lm_predictions``) fresh weights unless
 config.json says ``legacy: false``; here the names in the file decide, and ``legacy`` is written to match. The head
 of replaced token detection (``mask_predictions``) has no class in transformers: it is saved under the name of
@@ -22,6 +22,7 @@ from tunesmith.models._encoder import (
     tag_from_hf,
 )
 from tunesmith.models._fields import look_up, need, settings
+from tunesmith.nn.convolution import ConvolutionConfig
 from tunesmith.nn.head.choice import ChoiceConfig
 from tunesmith.nn.head.classify import ClassifyConfig
 from tunesmith.nn.head.lm import LMConfig
@@ -81,11 +82,23 @@ def _position(config: Foreign) -> DisentangledConfig:
     return settings(DisentangledConfig, fields, names=names)
 
 
+def _convolution(config: Foreign) -> ConvolutionConfig | None:
+    if not config.get("conv_kernel_size"):
+        return None
+    fields = {
+        "kernel": config["conv_kernel_size"],
+        "groups": config.get("conv_groups", 1),
+        "activation": look_up(ACTIVATION, {"conv_act": "tanh", **config}, "conv_act"),
+    }
+    names = {"kernel": "conv_kernel_size", "groups": "conv_groups"}
+    found = settings(ConvolutionConfig, fields, names=names)
+    if need(config, "hidden_size") % found.groups:
+        raise CheckpointError(f"config.json conv_groups: must divide hidden_size, got {found.groups}")
+    return found
+
+
 def _from_hf(config: Foreign) -> Stacks:
     config = {**_DEFAULTS, **config}
-    if config.get("conv_kernel_size"):
-        got = config["conv_kernel_size"]
-        raise CheckpointError(f"config.json conv_kernel_size: the convolution of v2 is not supported, got {got!r}")
     encoder = encoder_from_hf(config).encoder
     assert encoder is not None
     if config.get("attention_head_size", encoder.head_width) != encoder.head_width:
@@ -96,6 +109,7 @@ def _from_hf(config: Foreign) -> Stacks:
     scale = position.model_copy(update={"terms": _terms(config)}).scale(encoder.head_width)
     update = {
         "position": position,
+        "convolution": _convolution(config),
         "embedding_projection": "first",
         "attention_scale": None if scale == position.scale(encoder.head_width) else scale,
     }
@@ -117,6 +131,9 @@ def _to_hf(stacks: Stacks) -> dict[str, Any]:
             "share_att_key": position.projections == "shared",
             "norm_rel_ebd": "layer_norm" if position.norm else "none",
         }
+    if config.convolution is not None:
+        own |= {"conv_kernel_size": config.convolution.kernel, "conv_groups": config.convolution.groups}
+        own["conv_act"] = next(name for name, ours in ACTIVATION.items() if ours == config.convolution.activation)
     plain = config.model_copy(update={"position": LearnedConfig()})
     return encoder_to_hf(Stacks(plain)) | own
 
@@ -179,6 +196,8 @@ FAMILY = Family(
         "encoder.embeddings.position": "@encoder.rel_embeddings",
         "encoder.embeddings.norm": "@embeddings.LayerNorm",
         "encoder.embeddings.project": "@embeddings.embed_proj",
+        "encoder.convolution.map": "@encoder.conv.conv",
+        "encoder.convolution.norm": "@encoder.conv.LayerNorm",
         "encoder.blocks.{i}.attention.query": _LAYER + "attention.self.query_proj",
         "encoder.blocks.{i}.attention.key": _LAYER + "attention.self.key_proj",
         "encoder.blocks.{i}.attention.value": _LAYER + "attention.self.value_proj",

@@ -12,6 +12,7 @@ from tunesmith.base.shapes import Float, Int, Tensor
 from tunesmith.nn.attention import Attention, Biases, Cached, Memory, Rows
 from tunesmith.nn.block import Block, Order
 from tunesmith.nn.cache import Cache
+from tunesmith.nn.convolution import ConvolutionConfig
 from tunesmith.nn.dropout import dropout
 from tunesmith.nn.embeddings import Embeddings, Projection, QueryStream
 from tunesmith.nn.feedforward import FeedForwardConfig
@@ -66,6 +67,9 @@ class TransformerConfig(Config):
         default="narrow",
         description="Map from embeddings to the model: behind the norm where they are narrower, always, or first.",
     )
+    convolution: ConvolutionConfig | None = pydantic.Field(
+        default=None, description="Convolution of the embeddings, added behind the first block (DeBERTa v2)."
+    )
     query_stream: QueryStream = pydantic.Field(
         default="none", description="learned: it can also run a stream of queries that begins at one vector (XLNet)."
     )
@@ -102,6 +106,8 @@ class TransformerConfig(Config):
             raise ValueError(f"num_kv_heads must divide num_heads, got {self.kv_heads} and {self.num_heads}")
         if self.num_layers % self.stored:
             raise ValueError(f"num_stored must divide num_layers, got {self.stored} and {self.num_layers}")
+        if self.convolution is not None and (self.causal or self.query_stream != "none"):
+            raise ValueError("convolution: only bidirectional encoders with one stream can have it")
         if self.stored != self.num_layers and len(self.layers) > 1:
             raise ValueError("layers: shared blocks cannot have a pattern")
         return self
@@ -168,6 +174,11 @@ class Transformer(torch.nn.Module):
             for layer in config.layers
         )
         self.blocks = torch.nn.ModuleList(self._block(config, i) for i in range(config.stored))
+        self.convolution = (
+            None
+            if config.convolution is None
+            else config.convolution.build(d_model=config.d_model, norm=config.norm, dropout=config.dropout)
+        )
         self.norm = config.norm.build(width=config.d_model) if config.order == "pre" else None
 
     @staticmethod
@@ -237,12 +248,11 @@ class Transformer(torch.nn.Module):
         x = x if dtype is None else x.to(dtype)
         last = self.config.num_layers if num_layers is None else num_layers
         view = None if cache is None else cache.begin(layout)
-        step = view is not None and (
-            not view.fresh or memory is not None
-        )  # all tokens go through, the wanted are taken
+        step = view is not None and (not view.fresh or memory is not None)
+        step = step or (self.convolution is not None and last == 1)  # all tokens go through, the wanted are taken
         ending = None if rows is None or step or not last else Rows(rows, pair(layout, layout, rows=rows))
         read = None if memory is None else Memory(*memory, pair(layout, memory[1]) if cache is None else None)
-        states = self.states(layout, x)
+        states, embedded = self.states(layout, x), x
         for i in range(last):
             at_end = i == last - 1
             if at_end and ending is not None and memory is not None:
@@ -257,6 +267,8 @@ class Transformer(torch.nn.Module):
                 memory=read,
                 cached=None if cache is None or view is None else Cached(cache, cache.layers[i], view),
             )
+            if i == 0 and self.convolution is not None:
+                x = self.convolution(embedded, x, layout)
         if self.norm is not None and last == self.config.num_layers:
             x = self.norm(x)
         x = dropout(x, self.config.final_dropout, layout.noise)
