@@ -98,7 +98,7 @@ def longest_text(model: Model, *, wanted: int, pair: bool) -> int:
             f"(and the model has {encoder.max_positions} positions)"
         )
     segments = tokenizer.encode(["a"], ["a"], max_tokens=None).segments[0] if pair else []
-    if max(segments, default=0) >= encoder.num_segments:
+    if encoder.num_segments and max(segments, default=0) >= encoder.num_segments:  # without a table none is read
         raise CheckpointError(
             f"{model.source}: its tokenizer puts a second text into segment {max(segments)}, but config.json "
             f"type_vocab_size is {encoder.num_segments}: join the two texts into one column"
