@@ -13,7 +13,7 @@ GOOD = ("fine", "bright", "warm", "lovely", "kind", "clever")
 BAD = ("dull", "cold", "slow", "noisy", "weak", "bitter")
 PLAIN = ("the", "film", "a", "was", "and", "story", "of", "it", "plot", "song")
 TAGS = ("O", "B-good", "B-bad")
-FAMILIES = ("bert", "roberta", "electra")
+FAMILIES = ("bert", "roberta", "electra", "deberta_v2")
 TASKS = ("classification", "pair", "multilabel", "regression", "tagging")
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
@@ -49,7 +49,7 @@ def tiny_data(tmp_path_factory) -> dict[str, TinyData]:
 
 
 def make_checkpoint(family: str, folder: Path) -> Path:
-    """Write a tiny random checkpoint: of BERT with its pooler, of RoBERTa and ELECTRA with a head we may not know."""
+    """Write a tiny random checkpoint: of BERT with its pooler, of the others with a pretraining head."""
     import transformers
 
     folder.mkdir()
@@ -61,6 +61,10 @@ def make_checkpoint(family: str, folder: Path) -> Path:
     elif family == "roberta":
         config = transformers.RobertaConfig(**shared, type_vocab_size=1, layer_norm_eps=1e-5)
         model = transformers.RobertaForMaskedLM(config)
+    elif family == "deberta_v2":  # no segments
+        relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False}
+        config = transformers.DebertaV2Config(**shared, **relative, position_buckets=8, share_att_key=True)
+        model = transformers.DebertaV2ForMaskedLM(config)
     else:
         model = transformers.ElectraForPreTraining(transformers.ElectraConfig(**shared, embedding_size=16))
     with torch.no_grad():

@@ -20,7 +20,7 @@ from tunesmith.text.batching import Examples
 from tunesmith.text.table import Table
 from tunesmith.train.evaluate import logits_of
 
-FAMILIES = ("bert", "roberta", "electra")
+FAMILIES = ("bert", "roberta", "electra", "deberta_v2")
 TASKS = ("classification", "pair", "multilabel", "regression", "tagging")
 SETTINGS = {"train.max_steps": 3, "train.evaluations": 1, "train.batch_size": 8, "train.seed": 5}
 
