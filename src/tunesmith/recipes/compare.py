@@ -90,7 +90,7 @@ def run_compare(
         raise SettingError(f"methods: must be names, each once, got {','.join(methods) or 'none'}")
     if seeds < 1:
         raise SettingError(f"seeds: must be at least 1, got {seeds}")
-    per_method = {name: _settings_for(name, tree) for name in methods}
+    per_method = {name: _settings_for(name, tree, methods) for name in methods}
     first = next(iter(per_method.values()))
     record = {
         **run_toml("compare", model, data, first),
@@ -124,19 +124,20 @@ def run_compare(
     return Comparison(out, rows)
 
 
-def _settings_for(name: str, tree: Mapping[str, Any]) -> TuneSettings:
-    """Settings of one method; ``method.<name>`` holds its own fields, any other field must be every method's."""
+def _settings_for(name: str, tree: Mapping[str, Any], methods: Sequence[str]) -> TuneSettings:
+    """Settings of one method: ``method.<name>`` holds its own fields, and nothing else may stand there."""
     fields = tree.get("method", {})
     if not isinstance(fields, Mapping):
         raise SettingError(f"method: the methods are named by --methods, got {fields!r}: leave it out")
-    known = choices.names("method")
     own = fields.get(name, {})
     if not isinstance(own, Mapping):
         raise SettingError(f"method.{name}: must be a table of its settings, got {own!r}: set method.{name}.FIELD=...")
-    shared = {key: value for key, value in fields.items() if key not in known}
-    if shared:
-        raise SettingError(
-            f"method.{sorted(shared)[0]}: say which method it is for: method.{name}.{sorted(shared)[0]}=..."
-        )
+    for key in sorted(set(fields) - set(methods)):
+        if key in choices.names("method"):
+            raise SettingError(
+                f"method.{key}: {key} is not compared: add it to --methods (now {','.join(methods)}), "
+                "or leave its settings out"
+            )
+        raise SettingError(f"method.{key}: say which method it is for: method.{name}.{key}=...")
     rest = {key: value for key, value in tree.items() if key != "method"}
     return tune_settings(rest, {"method": {"name": name, **own}})
