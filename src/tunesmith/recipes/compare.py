@@ -23,7 +23,7 @@ class Comparison:
 
     Attributes:
         folder: Where everything stands: leaderboard.csv, report.html, METHOD/seed-N.
-        rows: The leaderboard, best first.
+        rows: The leaderboard, best on the dev split first; figures are of the test split where there is one.
     """
 
     folder: Path
@@ -117,10 +117,8 @@ def run_compare(
                 runs.setdefault(name, []).append((seed, folder, metrics))
         rows = write_report(out, runs, prepared.task, facts={**prepared.facts, "Model": str(model)})
         best = rows[0]
-        write_json(
-            out / "metrics.json",
-            {"metric": best.metric, "split": best.split, "best": best.method, best.split: {best.metric: best.mean}},
-        )
+        means = {row.split: {row.metric: row.mean} for row in (best.choice, best) if row is not None}
+        write_json(out / "metrics.json", {"metric": best.metric, "split": best.split, "best": best.method, **means})
     return Comparison(out, rows)
 
 

@@ -60,6 +60,8 @@ def write_report(
 ) -> list[Row]:
     """Write report.html, and leaderboard.csv where there are several runs; give back the leaderboard.
 
+    The methods are ranked by the dev split; what is shown of them is measured on the test split where there is one.
+
     Args:
         out: Folder to write into.
         runs: For each method, the seed, folder and metrics of each run.
@@ -69,7 +71,7 @@ def write_report(
     trials = [read_trial(method, *run) for method, seeds in runs.items() for run in seeds]
     metric = str(trials[0].metrics.get("metric", task.usual_metric))
     split = "test" if all("test" in trial.metrics for trial in trials) else "dev"
-    rows = leaderboard(trials, metric=metric, split=split)
+    rows = leaderboard(trials, metric=metric, split=split, chosen_on="dev")
     single = len(trials) == 1
     best = rows[0].method
     folder = out if single else out / best / f"seed-{runs[best][0][0]}"
@@ -80,6 +82,7 @@ def write_report(
         trials=trials,
         metric=metric,
         split=split,
+        chosen_on="dev",
         facts={**facts, **machine_facts()},
         labels=list(task.labels) if task.problem == "single_label" else None,
         next_steps=[
