@@ -9,9 +9,9 @@ from tunesmith.base import choices
 from tunesmith.base.errors import SettingError
 from tunesmith.base.files import write_json
 from tunesmith.recipes.listener import Listener, Silent
-from tunesmith.recipes.output import OutputFolder
+from tunesmith.recipes.output import METRICS, OutputFolder, finished
 from tunesmith.recipes.prepare import Prepared, prepare
-from tunesmith.recipes.reporting import finished, write_report
+from tunesmith.recipes.reporting import write_report
 from tunesmith.recipes.settings import TuneSettings, nested, tune_settings
 from tunesmith.recipes.tune import run_toml, run_tune
 from tunesmith.report.table import Row
@@ -118,7 +118,7 @@ def run_compare(
         rows = write_report(out, runs, prepared.task, facts={**prepared.facts, "Model": str(model)})
         best = rows[0]
         means = {row.split: {row.metric: row.mean} for row in (best.choice, best) if row is not None}
-        write_json(out / "metrics.json", {"metric": best.metric, "split": best.split, "best": best.method, **means})
+        write_json(out / METRICS, {"metric": best.metric, "split": best.split, "best": best.method, **means})
     return Comparison(out, rows)
 
 

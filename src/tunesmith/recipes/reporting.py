@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tunesmith.base.errors import CheckpointError
-from tunesmith.base.files import read_json, write_atomic
+from tunesmith.base.files import write_atomic
 from tunesmith.base.shapes import Tensor
 from tunesmith.report.html import render_report
 from tunesmith.report.table import Row, csv_text, leaderboard
@@ -104,9 +104,3 @@ def machine_facts() -> dict[str, str]:
         "Machine": f"{device}, {os.cpu_count()} CPU cores, torch on {torch.get_num_threads()} threads",
         "Versions": f"Python {platform.python_version()}, torch {torch.__version__}",
     }
-
-
-def finished(folder: Path) -> dict[str, Any] | None:
-    """metrics.json of a finished run, None where it is not finished."""
-    path = folder / "metrics.json"
-    return read_json(path) if path.is_file() else None

@@ -19,6 +19,7 @@ from tunesmith.models._checkpoint import head_from_hf, load, save
 from tunesmith.models._keys import foreign_name
 from tunesmith.models.model import Model, ModelConfig
 from tunesmith.recipes.open import RUN_FILE, fingerprint, open_base
+from tunesmith.recipes.output import need_finished
 from tunesmith.tasks import TaskConfig
 from tunesmith.text.tokenizer import load_tokenizer
 from tunesmith.tuning import Attached, MethodConfig
@@ -87,8 +88,7 @@ def open_run(folder: Path) -> Opened:
         CheckpointError: It is unfinished or damaged, or its base model is gone or has changed.
     """
     record = _read_record(folder)
-    if not (folder / "metrics.json").is_file():
-        raise CheckpointError(f"{folder}: this run is unfinished: the same command with --resume goes on with it")
+    need_finished(folder)
     task, method = _task_and_method(folder, record)
     if method.saves == "model":
         model = load(folder)

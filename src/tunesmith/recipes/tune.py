@@ -22,7 +22,7 @@ from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.recipes.listener import Listener, Silent
 from tunesmith.recipes.open import fingerprint, longest_text, need_tokenizer, open_base, set_tokenizer, task_head
-from tunesmith.recipes.output import OutputFolder
+from tunesmith.recipes.output import METRICS, OutputFolder
 from tunesmith.recipes.prepare import Prepared, prepare
 from tunesmith.recipes.reporting import predictions_of, write_report
 from tunesmith.recipes.run import Run, load_run
@@ -104,6 +104,8 @@ def run_tune(
         if finished:
             listener.note(f"{out}: already finished")
             return load_run(out)
+        if (out / METRICS).exists():
+            listener.note(f"{out / METRICS}: damaged, so this run is made again")
         prepared = prepared or prepare(data, settings)
         for note in prepared.notes:
             listener.note(note)
@@ -345,7 +347,7 @@ def _finish(
     run.metrics = metrics
     facts = {**prepared.facts, "Model": run.opened.record.base if run.opened.record else ""}
     write_report(out, {settings.method.choice_name(): [(settings.train.seed, out, metrics)]}, run.task, facts=facts)
-    write_json(out / "metrics.json", metrics)
+    write_json(out / METRICS, metrics)
     remove_quietly(out / "checkpoint")
     return run
 
