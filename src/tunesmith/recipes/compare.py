@@ -45,7 +45,7 @@ def compare(
     """Tune with each method and seed, and compare.
 
     Args:
-        model: Folder, hub id or preset.
+        model: Folder, hub id, preset, run or adapter.
         data: File, folder with splits, or hub id.
         methods: Names of methods.
         seeds: Seeds for each method: 0, 1, ...
