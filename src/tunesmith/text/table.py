@@ -94,6 +94,12 @@ def read_table(path: str | Path) -> Table:
     several lines) and give strings, with None for an empty cell. JSON Lines hold one object per line; a key
     that a line lacks is None. Blank lines are skipped.
 
+    In a TSV file quotation marks quote cells or are plain characters (as in GLUE, where a cell may begin with one
+    that is never closed); the file as a whole tells which. They quote if every cell that begins with one is closed
+    as CSV has it and all rows have as many cells as the header; they are plain characters if not. Where both
+    readings fit, and the quoted one only by drawing several lines into one cell, each line is a row: that is what a
+    stray mark at the beginning of a cell and another one at the end of a later cell look like.
+
     Raises:
         DataError: The file cannot be opened, has an unknown extension, holds no rows, or is damaged anywhere.
     """
@@ -159,7 +165,7 @@ def _read(stream: IO[bytes], source: str, extension: str) -> Table:
     kind = extension.removesuffix(".gz")
     if kind in JSON_LINES:
         return _read_json_lines(lines, source)
-    return _read_delimited(lines, source, DELIMITERS[kind])
+    return _read_tabs(lines, source) if kind == ".tsv" else _read_delimited(lines, source, DELIMITERS[kind])
 
 
 def _decoded_lines(stream: IO[bytes], source: str) -> Iterator[str]:
@@ -195,8 +201,27 @@ def _check_names(names: Sequence[str], where: str) -> None:
         raise DataError(f"{where}: the column name {twice!r} occurs twice: rename one of them")
 
 
-def _read_delimited(lines: Iterable[str], source: str, delimiter: str) -> Table:
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+def _read_tabs(lines: Iterable[str], source: str) -> Table:
+    kept = list(lines)
+    try:
+        quoted = _read_delimited(kept, source, "\t")
+        if not any("\n" in cell for name, cells in quoted.columns.items() for cell in (name, *cells) if cell):
+            return quoted
+    except DataError as error:
+        quoted = error
+    try:
+        return _read_delimited(kept, source, "\t", quotes="plain")
+    except DataError:
+        if isinstance(quoted, DataError):
+            raise quoted from None
+        return quoted
+
+
+def _read_delimited(
+    lines: Iterable[str], source: str, delimiter: str, *, quotes: Literal["quote", "plain"] = "quote"
+) -> Table:
+    quoting = csv.QUOTE_MINIMAL if quotes == "quote" else csv.QUOTE_NONE
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting)
     header: list[str] | None = None
     rows: list[list[str]] = []
     starts: list[int] = []
