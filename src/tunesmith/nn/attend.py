@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 
 from tunesmith.base.layout import EVERYWHERE, Group, Layout, Pairing, Reach, Side
 from tunesmith.base.shapes import Float, Tensor
@@ -62,17 +63,31 @@ def attend(
     """
     if num_kv_heads is not None and num_kv_heads != num_heads:
         key, value = (_repeat(x, num_kv_heads, num_heads // num_kv_heads) for x in (key, value))
-    if relative is None:
+    if relative is None and not takes_sdpa(query, layout, dropout=dropout):
         return _Attend.apply(query, key, value, layout, reach, num_heads, scale, dropout)
     found = []
     for group in layout.groups:
         q = _ToBins.apply(query, group.queries, group.size, num_heads)
         k, v = (_ToBins.apply(x, group.keys, group.size, num_heads) for x in (key, value))
-        distances = distances_of(group, query.device)
         bias = group.bias_within(reach, query.device)
+        if relative is None:
+            mask = None if bias is None else bias[:, None].to(q.dtype)
+            found.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale))
+            continue
+        distances = distances_of(group, query.device)
         found.append(attend_bins(q, k, v, bias, scale, dropout, layout.noise, relative, distances, group))
     real = layout.num_tokens if isinstance(layout, Layout) else layout.num_queries
     return _FromBins.apply([group.queries for group in layout.groups], len(query), real, *found)
+
+
+def takes_sdpa(query: Float[Tensor, "M D"], layout: Layout | Pairing, *, dropout: float) -> bool:
+    """Whether torch's own attention is the better path: a table by measurement (docs/benchmarks/attention.md).
+
+    It has no keyed dropout and no documents, so it serves bins with a mask, without dropout.
+    """
+    if dropout and layout.noise is not None:
+        return False
+    return query.device.type == "cuda"
 
 
 def attend_bins(
