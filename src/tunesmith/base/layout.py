@@ -261,7 +261,9 @@ def _pairs(
 ) -> list[Group]:
     groups = []
     first = query = key = 0
-    for last in _cuts(lengths):
+    # few queries, as one of each document, cost nothing: one group keeps the number of shapes small
+    together = len(counts) * _query_length(max(counts)) * _bin_length(max(lengths)) <= 2 * CALL_COST
+    for last in [len(lengths)] if together else _cuts(lengths):
         q, k = counts[first:last], lengths[first:last]
         size, stop = len(k), query + sum(q)
         if stop > query:
