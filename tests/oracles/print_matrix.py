@@ -3,7 +3,7 @@
     make parity
 
 A cell is ``ok`` if every test that compared that class passed, ``FAILED`` if one did not, ``never`` if none compared
-it, and ``-`` where the family has no such head.
+it (DeBERTa's rtd has no class in transformers), and ``-`` where the family has no such head.
 """
 
 import sys
