@@ -1,6 +1,7 @@
 """The house keeps its shape: file sizes, docstrings of choices, no oracle in the package, no pickle."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,11 @@ def test_every_choice_is_described(family, name):
     if family != "model":
         fields = choices.config_class(family, name).model_fields
         assert all(field.description for field in fields.values())
+
+
+@pytest.mark.parametrize("document", ["tour.md", "decisions/005_stacks_and_positions.md"])
+def test_files_that_a_document_names_are_there(document):
+    root = Path(__file__).parents[2]
+    named = re.findall(r"`((?:src|docs|tests)/[\w/.]+\.\w+)`", (root / "docs" / document).read_text(encoding="utf-8"))
+    assert [name for name in named if not (root / name).is_file()] == []
+    assert document != "tour.md" or sum(name.startswith("src/") for name in named) == 8
