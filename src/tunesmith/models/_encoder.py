@@ -161,8 +161,8 @@ def lm_from_hf(config: Foreign, *, activation: Activation | None = None) -> LMCo
     )
 
 
-def classifier_dropout(config: Foreign) -> float:
-    """``classifier_dropout``, or the dropout of the hidden states where it is not set."""
+def classifier_dropout(config: Foreign) -> object:
+    """``classifier_dropout``, or the dropout of the hidden states where it is not set; the head checks it."""
     rate = config.get("classifier_dropout")
     return config.get("hidden_dropout_prob", 0.1) if rate is None else rate
 
