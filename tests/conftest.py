@@ -6,8 +6,12 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+
+hypothesis.settings.register_profile("house", deadline=None)  # no test is timed: the machine may be busy
+hypothesis.settings.load_profile("house")
 
 GOOD = ("fine", "bright", "warm", "lovely", "kind", "clever")
 BAD = ("dull", "cold", "slow", "noisy", "weak", "bitter")

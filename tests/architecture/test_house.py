@@ -5,9 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import tunesmith
 from tunesmith.base import choices
+from tunesmith.features.path import Point
+from tunesmith.text.table import Table
+from tunesmith.train.schedule import linear
 
 SOURCE = Path(tunesmith.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -52,3 +56,13 @@ def test_files_that_a_document_names_are_there(document):
     named = re.findall(r"`((?:src|docs|tests)/[\w/.]+\.\w+)`", (root / "docs" / document).read_text(encoding="utf-8"))
     assert [name for name in named if not (root / name).is_file()] == []
     assert document != "tour.md" or sum(name.startswith("src/") for name in named) == 8
+
+
+def test_annotations_are_checked_under_pytest():
+    with pytest.raises(TypeError, match="parameter 'source'"):
+        Table({"a": [1]}, source=3, lines=[1])
+    with pytest.raises(TypeError, match="parameter 'progress'"):
+        linear("half", warmup=0.1)
+    assert linear(1, warmup=0) == 0  # an int is a float
+    with pytest.raises(TypeError, match="parameter 'features'"):
+        Point(1.0, torch.zeros(2, 3), torch.zeros(2)).logits(torch.zeros(4, 5, 3))

@@ -250,7 +250,10 @@ RUNS = {
         lambda run: record(run, base="/gone/model"),
         "its base model cannot be read: /gone/model: no such folder",
     ),
-    "metrics no JSON": (lambda run: (run / "metrics.json").write_text("{"), "metrics.json: not a JSON file"),
+    "metrics no JSON": (
+        lambda run: (run / "metrics.json").write_text("{"),
+        "metrics.json: damaged, so this run does not count as finished",
+    ),
     "adapter truncated": (
         lambda run: truncate(run / "adapter_model.safetensors"),
         "adapter_model.safetensors: damaged",

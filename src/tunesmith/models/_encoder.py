@@ -157,7 +157,7 @@ def choice_from_hf(
     return settings(ChoiceConfig, {"hidden": hidden, "hidden_dropout": hidden_dropout, "dropout": rate})
 
 
-def classifier_dropout(config: Foreign) -> float:
-    """``classifier_dropout``, or the dropout of the hidden states where it is not set."""
+def classifier_dropout(config: Foreign) -> object:
+    """``classifier_dropout``, or the dropout of the hidden states where it is not set; the head checks it."""
     rate = config.get("classifier_dropout")
     return config.get("hidden_dropout_prob", 0.1) if rate is None else rate

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pyarrow
 from pyarrow import parquet
@@ -156,7 +156,7 @@ def _line_of(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _read(stream: IO[bytes], source: str, extension: str) -> Table:
+def _read(stream: io.BufferedReader, source: str, extension: str) -> Table:
     if extension == ".parquet":
         return _read_parquet(stream, source)
     if extension.endswith(".gz"):
@@ -168,7 +168,7 @@ def _read(stream: IO[bytes], source: str, extension: str) -> Table:
     return _read_tabs(lines, source) if kind == ".tsv" else _read_delimited(lines, source, DELIMITERS[kind])
 
 
-def _decoded_lines(stream: IO[bytes], source: str) -> Iterator[str]:
+def _decoded_lines(stream: io.BufferedReader, source: str) -> Iterator[str]:
     """The lines of `stream` with their ends, so that line numbers hold even inside quoted cells."""
     offset = 0
     for number in itertools.count(1):
@@ -317,7 +317,7 @@ def _read_json_lines(lines: Iterable[str], source: str) -> Table:
     return Table({name: [row.get(name) for row in rows] for name in names}, source, starts)
 
 
-def _read_parquet(stream: IO[bytes], source: str) -> Table:
+def _read_parquet(stream: io.BufferedReader, source: str) -> Table:
     try:
         return _from_arrow(parquet.ParquetFile(stream).read(), source)
     except DataError:
