@@ -175,6 +175,15 @@ def start_of(model: "Model") -> int | None:
     return next((own[name] for name in names if own.get(name) is not None), 0)
 
 
+def begin_of(model: "Model") -> int | None:
+    """The token that a decoder's text begins with where it has none of its own; None where there is none."""
+    names = ("bos_token_id", "eos_token_id")
+    found = next(
+        (own[name] for own in (_own(model), model.config.foreign) for name in names if own.get(name) is not None), None
+    )
+    return found if found is None or isinstance(found, int) else found[0]
+
+
 def padding_of(model: "Model", settings: Generation) -> int:
     """What stands behind shorter sequences in a tensor of several.
 

@@ -292,7 +292,7 @@ class Model(torch.nn.Module):
         )
         model.encoder, model.decoder = self.encoder, None if encoder_only else self.decoder
         model.head = model._make_head(config)
-        model.source = self.source
+        model.source, model.generation = self.source, self.generation
         fill(model, self.aside | self.foreign_tensors(part="head"), part="head", strict=False, seed=seed)
         return model.to(self.device)
 
