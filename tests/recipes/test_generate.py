@@ -52,9 +52,8 @@ def test_a_text_is_the_same_alone_and_in_any_batch(name, speakers):
 
 def test_text_is_cut_before_a_stop_string(speakers):
     model = ts.load(str(speakers["llama"]))
-    for plain in ts.generate(model, TEXTS, settings=FP32, max_new_tokens=12):
-        text = TEXTS[0]
-        (plain,) = ts.generate(model, [text], settings=FP32, max_new_tokens=12)
+    text = TEXTS[0]
+    (plain,) = ts.generate(model, [text], settings=FP32, max_new_tokens=12)
     for size in (1, 3):
         stop = plain[4 : 4 + size]
         for beams in (1, 2):
@@ -105,3 +104,9 @@ def test_bf16_and_the_model_is_left_as_it_was(speakers):
     assert len(ts.generate(model, TEXTS, max_new_tokens=4, settings={"train.precision": "bf16"})) == len(TEXTS)
     assert all(p.requires_grad and torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert model(torch.tensor([[5, 6]])).logits.dtype == torch.float32
+
+
+def test_another_head_keeps_how_the_checkpoint_generates(speakers):
+    model = ts.load(str(speakers["bart"]))
+    assert model.generation
+    assert model.with_head(model.config.head).generation == model.generation

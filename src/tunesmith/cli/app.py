@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.exit(_fail("out of GPU memory: set a smaller train.micro_batch_tokens or data.max_tokens"))
     if code == _INTERRUPTED:  # typer catches Ctrl-C itself
-        resumes = given[:1] in (["tune"], ["compare"])
+        resumes = given[:1] in (["tune"], ["compare"], ["quickstart"])
         print("stopped" + ": the same command with --resume goes on" * resumes, file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
