@@ -150,7 +150,7 @@ def pretrain_from_hf(config: Foreign, *, dropout: float = 0.0) -> PretrainConfig
 
 
 def choice_from_hf(
-    config: Foreign, *, hidden: Activation, rate: float | None = None, hidden_dropout: float = 0.0
+    config: Foreign, *, hidden: Activation, rate: object = None, hidden_dropout: float = 0.0
 ) -> ChoiceConfig:
     """Settings of a multiple-choice head with a hidden layer; ``rate`` is its dropout, where it has one of its own."""
     rate = classifier_dropout(config) if rate is None else rate
