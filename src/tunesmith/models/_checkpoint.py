@@ -10,7 +10,7 @@ from tunesmith.base.errors import CheckpointError, SettingError
 from tunesmith.base.files import read_json, write_json
 from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, HeadTable
-from tunesmith.models._fill import fill
+from tunesmith.models._fill import check_count, check_fits, fill
 from tunesmith.models._folder import read_config, read_tensors, resolve, write_tensors
 from tunesmith.models._keys import foreign_name, join_fused, normalise, rename, split_fused, twofold_biases, with_prefix
 from tunesmith.models.model import Model, ModelConfig
@@ -48,14 +48,18 @@ def load(name: str | Path, *, seed: int = 0) -> Model:
     tensors = read_tensors(folder)
     settle = _family(foreign, source=str(name)).settle
     foreign = foreign if settle is None else {**foreign, **settle(tensors, foreign)}
-    model = _build(foreign, source=str(name))
-    prefix = model.base_prefix
-    tensors = normalise(tensors, model.family, foreign, prefix=prefix)
-    tensors = split_fused(tensors, model.family, model.config.stacks, source=str(name))
-    head = _stored_head(model, tensors)
-    if head != model.config.head:
-        model = Model(model.config.model_copy(update={"head": head}))
-        model.source = str(name)
+    config = _config(foreign, source=str(name))
+    check_count(config, tensors, source=str(name))
+    with torch.device("meta"):  # its sizes may be anything: they cost memory only once the file has shown them
+        frame = _model(config, source=str(name))
+        tensors = normalise(tensors, frame.family, foreign, prefix=frame.base_prefix)
+        tensors = split_fused(tensors, frame.family, config.stacks, source=str(name))
+        head = _stored_head(frame, tensors)
+        if head != config.head:
+            config = config.model_copy(update={"head": head})
+            frame = _model(config, source=str(name))
+    check_fits(frame, tensors)
+    model = _model(config, source=str(name))
     model.architecture = (foreign.get("architectures") or [model.family.bare])[0]
     model.tokenizer = load_tokenizer(folder)
     if (folder / "generation_config.json").is_file():
@@ -79,9 +83,8 @@ def from_preset(name: str, *, seed: int = 0) -> Model:
     for family in choices.names("model"):
         table: Family = choices.module("model", family).FAMILY
         if name in table.presets:
-            model = _build(
-                {**table.presets[name], "model_type": table.name, "architectures": [table.bare]}, source=name
-            )
+            foreign = {**table.presets[name], "model_type": table.name, "architectures": [table.bare]}
+            model = _model(_config(foreign, source=name), source=name)
             trunk = model.config.trunk
             init_normal(model, std=trunk.initial_std, residual_std=trunk.residual_std, seed=seed, name=name)
             for end, own in (table.stds(model.config.stacks) if table.stds else {}).items():
@@ -243,8 +246,8 @@ def _stored_head(model: Model, tensors: dict[str, Tensor]) -> HeadConfig | None:
     return head
 
 
-def _build(foreign: dict[str, Any], *, source: str) -> Model:
-    """An empty model from config.json."""
+def _config(foreign: dict[str, Any], *, source: str) -> ModelConfig:
+    """What shapes a model, from config.json."""
     family = _family(foreign, source=source)
     named = foreign.get("architectures") or [family.bare]
     if not isinstance(named, list) or not isinstance(named[0], str):
@@ -253,7 +256,7 @@ def _build(foreign: dict[str, Any], *, source: str) -> Model:
     try:
         head = family.heads[head_name].from_hf(foreign) if head_name else None
         stacks = family.from_hf(foreign)
-        config = ModelConfig(
+        return ModelConfig(
             family=family.name.replace("-", "_"),
             encoder=stacks.encoder,
             decoder=None if named[0] in family.encoder_only else stacks.decoder,
@@ -263,6 +266,10 @@ def _build(foreign: dict[str, Any], *, source: str) -> Model:
         )
     except ValueError as error:
         raise CheckpointError(f"{source} {_config_fault(error)}") from None
+
+
+def _model(config: ModelConfig, *, source: str) -> Model:
+    """An empty model."""
     try:
         model = Model(config)
     except RuntimeError as error:  # torch's word for no memory

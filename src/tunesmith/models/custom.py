@@ -14,13 +14,18 @@ from tunesmith.nn.transformer import TransformerConfig
 
 
 def _from_hf(config: Foreign) -> Stacks:
-    return Stacks(encoder=_stack(config, "encoder"), decoder=_stack(config, "decoder"))
+    found = Stacks(encoder=_stack(config, "encoder"), decoder=_stack(config, "decoder"))
+    if found.encoder is None and found.decoder is None:
+        raise CheckpointError("config.json encoder: must be a table of settings where there is no decoder, got null")
+    return found
 
 
 def _stack(config: Foreign, name: str) -> TransformerConfig | None:
     fields = config.get(name)
     if fields is None:
         return None
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"config.json {name}: must be a table of settings, got {fields!r}")
     _refuse_code(fields)
     try:
         return build(TransformerConfig, fields)
