@@ -15,6 +15,7 @@ BLOCK = {"n_layer": 2, "n_head": 4}
 BART = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
 BART |= {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "d_model": 32, "max_position_embeddings": 64}
 T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "feed_forward_proj": "gated-gelu"}
+T5 |= {"decoder_start_token_id": 0}
 DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8, "conv_kernel_size": 3}
 PARTS = {"position": "alibi", "feedforward": "swiglu", "norm": "rms_norm"}
 MODELS = {  # family: class of transformers, fields of its config

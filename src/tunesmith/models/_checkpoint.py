@@ -10,6 +10,7 @@ from tunesmith.base.errors import CheckpointError, SettingError
 from tunesmith.base.files import read_json, write_json
 from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, HeadTable
+from tunesmith.models._expressible import fault_of_stacks
 from tunesmith.models._fill import check_count, check_fits, fill
 from tunesmith.models._folder import read_config, read_tensors, resolve, write_tensors
 from tunesmith.models._keys import foreign_name, join_fused, normalise, rename, split_fused, twofold_biases, with_prefix
@@ -116,7 +117,7 @@ def save(model: Model, folder: str | Path) -> None:
     """Write a model (config, weights, tokenizer) in the Hugging Face layout.
 
     Raises:
-        CheckpointError: transformers has no class for this head (the line says why), or the model has an adapter.
+        CheckpointError: transformers has no class for these settings (the line says why), or the model has an adapter.
         StorageError: The folder cannot be written.
     """
     folder = Path(folder)
@@ -160,8 +161,11 @@ def check_plain(model: Model) -> None:
 
 
 def why_not_hf(model: Model) -> str | None:
-    """Why transformers cannot express this model's head; None where it can."""
+    """Why transformers cannot express this model's stacks or head; None where it can."""
     head = model.config.head
+    fault = fault_of_stacks(model.family, model.config.stacks, model.config.foreign)
+    if fault is not None:
+        return fault
     if head is None:
         return None
     name = head.choice_name()
@@ -191,6 +195,8 @@ def hf_fields(model: Model) -> dict[str, Any]:
         fields["label2id"] = {label: i for i, label in enumerate(labels)}
     if isinstance(head, SpanConfig | PretrainConfig):  # two outputs, whatever labels another head had
         fields = {key: value for key, value in fields.items() if key not in ("id2label", "label2id")}
+    if model.encoder is None and isinstance(head, ClassifyConfig) and fields.get("pad_token_id") is None:
+        fields["pad_token_id"] = _pad_id(model, fields)  # without it transformers refuses batches
     if isinstance(head, ClassifyConfig):
         fields["problem_type"] = _PROBLEMS[head.problem]
     expected = None if table is None else table.from_hf(fields)  # what is said only where the family would not say it
@@ -206,7 +212,7 @@ def hf_config(model: Model) -> dict[str, Any]:
     """config.json of a model.
 
     Raises:
-        CheckpointError: transformers has no class for this head.
+        CheckpointError: transformers cannot express the stacks or the head.
     """
     reason = why_not_hf(model)
     if reason is not None:
@@ -216,6 +222,16 @@ def hf_config(model: Model) -> dict[str, Any]:
     bare = model.family.encoder_only[0] if alone else model.family.bare
     name = model.family.heads[head.choice_name()].architecture if head else bare
     return {**hf_fields(model), "architectures": [model.architecture or name]}
+
+
+def _pad_id(model: Model, fields: Foreign) -> int | None:
+    """The tokenizer's padding, or a special token that no text ends in: the last token that is none is the one read."""
+    given = None if model.tokenizer is None else model.tokenizer.pad_id
+    ends = fields.get("eos_token_id")
+    ends = ends[0] if isinstance(ends, list) and ends else ends
+    last = None if model.tokenizer is None else model.tokenizer.encode(["a"], max_tokens=None).ids[0][-1:]
+    good = [i for i in (given, ends, fields.get("bos_token_id")) if isinstance(i, int) and [i] != last]
+    return next((i for i in good if 0 <= i < model.config.trunk.vocab_size), None)
 
 
 def _tables(model: Model) -> list[tuple[str, str]]:

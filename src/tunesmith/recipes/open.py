@@ -99,7 +99,7 @@ def longest_text(model: Model, *, wanted: int, pair: bool) -> int:
         )
     segments = tokenizer.encode(["a"], ["a"], max_tokens=None).segments[0] if pair else []
     highest = max(segments, default=0)
-    if highest >= max(encoder.num_segments, 1):  # without a table of segments all tokens are of segment 0
+    if encoder.segments is not None and highest >= encoder.segments:
         raise CheckpointError(
             f"{model.source}: its tokenizer puts a second text into segment {highest}, but config.json "
             f"type_vocab_size is {encoder.num_segments}: join the two texts into one column"
