@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from tiny_models import SIZES, make_model
 
 hypothesis.settings.register_profile("house", deadline=None)  # no test is timed: the machine may be busy
 hypothesis.settings.load_profile("house")
@@ -17,9 +18,8 @@ GOOD = ("fine", "bright", "warm", "lovely", "kind", "clever")
 BAD = ("dull", "cold", "slow", "noisy", "weak", "bitter")
 PLAIN = ("the", "film", "a", "was", "and", "story", "of", "it", "plot", "song")
 TAGS = ("O", "B-good", "B-bad")
-FAMILIES = ("bert", "roberta", "electra", "deberta_v2")
+WORD_PIECE = ("bert", "electra", "albert", "deberta_v2", "xlnet")  # segments 0 and 1; byte-level BPE has none
 TASKS = ("classification", "pair", "multilabel", "regression", "tagging")
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,22 @@ def _cache_of_our_own(tmp_path_factory):
         yield
 
 
+class Checkpoints(dict):
+    """Folders by family, each made when it is first asked for."""
+
+    def __init__(self, root: Path):
+        super().__init__()
+        self.root = root
+
+    def __missing__(self, family: str) -> Path:
+        self[family] = make_checkpoint(family, self.root / family)
+        return self[family]
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> dict[str, Path]:
     """A tiny random checkpoint with its tokenizer for each family, as pretraining would leave it."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {family: make_checkpoint(family, root / family) for family in FAMILIES}
+    return Checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture(scope="session")
@@ -85,29 +96,14 @@ def speakers(tmp_path_factory) -> dict[str, Path]:
 
 
 def make_checkpoint(family: str, folder: Path) -> Path:
-    """Write a tiny random checkpoint: of BERT with its pooler, of the others with a pretraining head."""
-    import transformers
-
+    """Write a tiny random checkpoint: of BERT with its pooler, of RoBERTa and ELECTRA with a head we may not know."""
     folder.mkdir()
-    size = _bpe(folder) if family == "roberta" else _word_piece(folder)
-    shared = {**SIZES, "vocab_size": size, "max_position_embeddings": 66}
-    torch.manual_seed(0)
-    if family == "bert":
-        model = transformers.BertModel(transformers.BertConfig(**shared))
-    elif family == "roberta":
-        config = transformers.RobertaConfig(**shared, type_vocab_size=1, layer_norm_eps=1e-5)
-        model = transformers.RobertaForMaskedLM(config)
-    elif family == "deberta_v2":  # no segments
-        relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False}
-        config = transformers.DebertaV2Config(**shared, **relative, position_buckets=8, share_att_key=True)
-        model = transformers.DebertaV2ForMaskedLM(config)
+    size = _word_piece(folder) if family in WORD_PIECE else _bpe(folder)
+    if family in WORD_PIECE:
+        special = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 3}
     else:
-        model = transformers.ElectraForPreTraining(transformers.ElectraConfig(**shared, embedding_size=16))
-    with torch.no_grad():
-        for parameter in model.parameters():  # biases and norms too: nothing may hide behind a zero or a one
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    model.save_pretrained(folder)
-    return folder
+        special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    return make_model(family, folder, vocab_size=size, **special)
 
 
 def make_data(task: str, root: Path, *, rows: int = 40) -> TinyData:

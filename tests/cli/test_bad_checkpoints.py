@@ -34,7 +34,7 @@ CONFIGS = {
     "vocabulary beyond all bounds": ({"vocab_size": 10**12}, "config.json vocab_size: "),
     "larger than any memory": (
         {"vocab_size": 10**7, "hidden_size": 10**7, "num_attention_heads": 1},
-        "config.json: no",
+        "embeddings.word_embeddings.weight: has shape [",
     ),
     "unknown activation": ({"hidden_act": "mish"}, "config.json hidden_act: must be one of gelu"),
     "activation a list": ({"hidden_act": ["gelu"]}, "config.json hidden_act: must be one of gelu"),

@@ -5,12 +5,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_models import families
 
 import tunesmith as ts
 from tunesmith.base.errors import SettingError
 from tunesmith.base.layout import make_layout
 from tunesmith.nn.head.classify import ClassifyConfig
 from tunesmith.nn.linear import Linear
+from tunesmith.surgery.sites import linear_sites
 from tunesmith.tuning.lora import ALL, LoRAConfig, LoRALinear, _LoRA
 
 
@@ -64,7 +66,8 @@ def test_the_first_matrix_is_drawn_by_seed_and_site(model):
 def test_what_trains(model):
     attached = LoRAConfig(rank=2).attach(model, seed=0)
     trains = {name for name, p in model.named_parameters() if p.requires_grad}
-    sites = [f"encoder.blocks.{i}.{site}" for i in range(2) for site in ALL]
+    kinds = [site for site in ALL if "cross" not in site and "gate" not in site]
+    sites = [f"encoder.blocks.{i}.{site}" for i in range(2) for site in kinds]
     head = {"head.dense.weight", "head.dense.bias", "head.output.weight", "head.output.bias"}
     assert trains == {f"{site}.{part}" for site in sites for part in ("lora_A", "lora_B")} | head
     assert trains == set(attached.parameters()) == set(attached.state())
@@ -217,4 +220,18 @@ def test_targets(model):
         assert len(LoRAConfig(targets=(pattern,)).attach(copy.deepcopy(model), seed=0).sites) == count
     with pytest.raises(SettingError, match=r"^method.targets: no site is named 'quary'"):
         LoRAConfig(targets=("attention.query", "quary")).attach(model, seed=0)
+    for pattern in ("feedforward.gate", "cross_attention.query"):  # only the default asks for what there may be
+        with pytest.raises(SettingError, match=r"^method.targets: no site is named"):
+            LoRAConfig(targets=("attention.query", pattern)).attach(model, seed=0)
     assert model.injected() == []
+
+
+@pytest.mark.parametrize("family", families())
+def test_default_targets_are_all_maps_of_a_block(family, checkpoints):
+    model = ts.load(checkpoints[family])
+    maps = set(linear_sites(model))
+    found = set(LoRAConfig().attach(model, seed=0).sites)
+    assert all("position" in name for name in maps - found)
+    kinds = {name.split(".", 3)[3] for name in found}
+    assert ("feedforward.gate" in kinds) == any("gate" in name for name in maps)
+    assert ("cross_attention.value" in kinds) == (family in ("bart", "t5"))

@@ -18,8 +18,8 @@ class Reading:
     """Which vector stands for an example.
 
     Attributes:
-        pooling: ``first``, ``mean``, ``head`` (what the output layer of the model's own head reads), or ``tokens``
-            (every token by itself).
+        pooling: ``first``, ``last``, ``mean``, ``head`` (what the output layer of the model's own head reads), or
+            ``tokens`` (every token by itself).
         layer: Blocks to run; all if None.
     """
 

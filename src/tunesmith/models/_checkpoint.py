@@ -10,7 +10,8 @@ from tunesmith.base.errors import CheckpointError, SettingError
 from tunesmith.base.files import read_json, write_json
 from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, HeadTable
-from tunesmith.models._fill import fill
+from tunesmith.models._expressible import fault_of_stacks
+from tunesmith.models._fill import check_count, check_fits, fill
 from tunesmith.models._folder import read_config, read_tensors, resolve, write_tensors
 from tunesmith.models._keys import foreign_name, join_fused, normalise, rename, split_fused, twofold_biases, with_prefix
 from tunesmith.models.model import Model, ModelConfig
@@ -48,14 +49,18 @@ def load(name: str | Path, *, seed: int = 0) -> Model:
     tensors = read_tensors(folder)
     settle = _family(foreign, source=str(name)).settle
     foreign = foreign if settle is None else {**foreign, **settle(tensors, foreign)}
-    model = _build(foreign, source=str(name))
-    prefix = model.base_prefix
-    tensors = normalise(tensors, model.family, foreign, prefix=prefix)
-    tensors = split_fused(tensors, model.family, model.config.stacks, source=str(name))
-    head = _stored_head(model, tensors)
-    if head != model.config.head:
-        model = Model(model.config.model_copy(update={"head": head}))
-        model.source = str(name)
+    config = _config(foreign, source=str(name))
+    check_count(config, tensors, source=str(name))
+    with torch.device("meta"):  # its sizes may be anything: they cost memory only once the file has shown them
+        frame = _model(config, source=str(name))
+        tensors = normalise(tensors, frame.family, foreign, prefix=frame.base_prefix)
+        tensors = split_fused(tensors, frame.family, config.stacks, source=str(name))
+        head = _stored_head(frame, tensors)
+        if head != config.head:
+            config = config.model_copy(update={"head": head})
+            frame = _model(config, source=str(name))
+    check_fits(frame, tensors)
+    model = _model(config, source=str(name))
     model.architecture = (foreign.get("architectures") or [model.family.bare])[0]
     model.tokenizer = load_tokenizer(folder)
     if (folder / "generation_config.json").is_file():
@@ -79,9 +84,8 @@ def from_preset(name: str, *, seed: int = 0) -> Model:
     for family in choices.names("model"):
         table: Family = choices.module("model", family).FAMILY
         if name in table.presets:
-            model = _build(
-                {**table.presets[name], "model_type": table.name, "architectures": [table.bare]}, source=name
-            )
+            foreign = {**table.presets[name], "model_type": table.name, "architectures": [table.bare]}
+            model = _model(_config(foreign, source=name), source=name)
             trunk = model.config.trunk
             init_normal(model, std=trunk.initial_std, residual_std=trunk.residual_std, seed=seed, name=name)
             for end, own in (table.stds(model.config.stacks) if table.stds else {}).items():
@@ -113,7 +117,7 @@ def save(model: Model, folder: str | Path) -> None:
     """Write a model (config, weights, tokenizer) in the Hugging Face layout.
 
     Raises:
-        CheckpointError: transformers has no class for this head (the line says why), or the model has an adapter.
+        CheckpointError: transformers has no class for these settings (the line says why), or the model has an adapter.
         StorageError: The folder cannot be written.
     """
     folder = Path(folder)
@@ -157,8 +161,11 @@ def check_plain(model: Model) -> None:
 
 
 def why_not_hf(model: Model) -> str | None:
-    """Why transformers cannot express this model's head; None where it can."""
+    """Why transformers cannot express this model's stacks or head; None where it can."""
     head = model.config.head
+    fault = fault_of_stacks(model.family, model.config.stacks, model.config.foreign)
+    if fault is not None:
+        return fault
     if head is None:
         return None
     name = head.choice_name()
@@ -188,6 +195,8 @@ def hf_fields(model: Model) -> dict[str, Any]:
         fields["label2id"] = {label: i for i, label in enumerate(labels)}
     if isinstance(head, SpanConfig | PretrainConfig):  # two outputs, whatever labels another head had
         fields = {key: value for key, value in fields.items() if key not in ("id2label", "label2id")}
+    if model.encoder is None and isinstance(head, ClassifyConfig) and fields.get("pad_token_id") is None:
+        fields["pad_token_id"] = _pad_id(model, fields)  # without it transformers refuses batches
     if isinstance(head, ClassifyConfig):
         fields["problem_type"] = _PROBLEMS[head.problem]
     expected = None if table is None else table.from_hf(fields)  # what is said only where the family would not say it
@@ -203,7 +212,7 @@ def hf_config(model: Model) -> dict[str, Any]:
     """config.json of a model.
 
     Raises:
-        CheckpointError: transformers has no class for this head.
+        CheckpointError: transformers cannot express the stacks or the head.
     """
     reason = why_not_hf(model)
     if reason is not None:
@@ -213,6 +222,16 @@ def hf_config(model: Model) -> dict[str, Any]:
     bare = model.family.encoder_only[0] if alone else model.family.bare
     name = model.family.heads[head.choice_name()].architecture if head else bare
     return {**hf_fields(model), "architectures": [model.architecture or name]}
+
+
+def _pad_id(model: Model, fields: Foreign) -> int | None:
+    """The tokenizer's padding, or a special token that no text ends in: the last token that is none is the one read."""
+    given = None if model.tokenizer is None else model.tokenizer.pad_id
+    ends = fields.get("eos_token_id")
+    ends = ends[0] if isinstance(ends, list) and ends else ends
+    last = None if model.tokenizer is None else model.tokenizer.encode(["a"], max_tokens=None).ids[0][-1:]
+    good = [i for i in (given, ends, fields.get("bos_token_id")) if isinstance(i, int) and [i] != last]
+    return next((i for i in good if 0 <= i < model.config.trunk.vocab_size), None)
 
 
 def _tables(model: Model) -> list[tuple[str, str]]:
@@ -243,8 +262,8 @@ def _stored_head(model: Model, tensors: dict[str, Tensor]) -> HeadConfig | None:
     return head
 
 
-def _build(foreign: dict[str, Any], *, source: str) -> Model:
-    """An empty model from config.json."""
+def _config(foreign: dict[str, Any], *, source: str) -> ModelConfig:
+    """What shapes a model, from config.json."""
     family = _family(foreign, source=source)
     named = foreign.get("architectures") or [family.bare]
     if not isinstance(named, list) or not isinstance(named[0], str):
@@ -253,7 +272,7 @@ def _build(foreign: dict[str, Any], *, source: str) -> Model:
     try:
         head = family.heads[head_name].from_hf(foreign) if head_name else None
         stacks = family.from_hf(foreign)
-        config = ModelConfig(
+        return ModelConfig(
             family=family.name.replace("-", "_"),
             encoder=stacks.encoder,
             decoder=None if named[0] in family.encoder_only else stacks.decoder,
@@ -263,6 +282,10 @@ def _build(foreign: dict[str, Any], *, source: str) -> Model:
         )
     except ValueError as error:
         raise CheckpointError(f"{source} {_config_fault(error)}") from None
+
+
+def _model(config: ModelConfig, *, source: str) -> Model:
+    """An empty model."""
     try:
         model = Model(config)
     except RuntimeError as error:  # torch's word for no memory

@@ -32,13 +32,18 @@ _PROBLEMS = {
 }
 
 
+_MOST = 10_000_000
+
+
 def need(config: Foreign, name: str, *, least: int = 1) -> int:
     """A whole number that config.json must hold.
 
     Raises:
-        CheckpointError: It is missing or no such number.
+        CheckpointError: It is missing, no such number, or beyond all bounds.
     """
     value = config.get(name)
+    if isinstance(value, int) and value > _MOST:
+        raise CheckpointError(f"config.json {name}: must be at most {_MOST}, got {value!r}")
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise CheckpointError(f"config.json {name}: must be a whole number of at least {least}, got {value!r}")
     return value
@@ -47,6 +52,18 @@ def need(config: Foreign, name: str, *, least: int = 1) -> int:
 def may(config: Foreign, name: str, *, least: int = 1) -> int | None:
     """A whole number that config.json may hold; None where it is absent or null."""
     return None if config.get(name) is None else need(config, name, least=least)
+
+
+def number(config: Foreign, name: str, *, default: float) -> float:
+    """A number; the default where it is absent.
+
+    Raises:
+        CheckpointError: It is none.
+    """
+    value = config.get(name, default)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise CheckpointError(f"config.json {name}: must be a number, got {value!r}")
+    return value
 
 
 def flag(config: Foreign, name: str, *, default: bool = False) -> bool:

@@ -7,12 +7,12 @@ import torch
 
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.shapes import Tensor
-from tunesmith.models._keys import foreign_name
+from tunesmith.models._keys import foreign_name, our_name
 from tunesmith.nn.init import init_normal
 from tunesmith.nn.transformer import TransformerConfig
 
 if TYPE_CHECKING:
-    from tunesmith.models.model import Model
+    from tunesmith.models.model import Model, ModelConfig
 
 
 def fill(
@@ -30,7 +30,7 @@ def fill(
     Raises:
         CheckpointError: A tensor is missing, has the wrong shape, or holds what cannot be a weight.
     """
-    roots = {"head": model.head} if part == "head" else {"encoder": model.encoder, "decoder": model.decoder}
+    roots = _roots(model, part)
     head = model.config.head.choice_name() if model.config.head else None
     used = set()
     fresh = []
@@ -43,7 +43,7 @@ def fill(
             name = f"{stack}.{path}"
             foreign = foreign_name(name, model.family, head)
             tensor = tensors.get(foreign)
-            where = f"{model.source} {foreign.replace('@', '')}"
+            where = f"{model.source} {_shown(foreign)}"
             if tensor is not None and tensor.shape == parameter.shape:
                 _check(tensor, where)
                 with torch.no_grad():
@@ -51,17 +51,85 @@ def fill(
                 used.add(foreign)
             elif not strict:
                 fresh.append(name)
-            elif tensor is None:
-                raise CheckpointError(f"{where}: the weights hold no such tensor, but config.json asks for it")
             else:
-                shapes = f"{list(tensor.shape)}, but config.json asks for {list(parameter.shape)}"
-                raise CheckpointError(f"{where}: has shape {shapes}")
+                raise _misfit(where, tensor, parameter)
     for stack, root in roots.items():
         names = [name.partition(".")[2] for name in fresh if name.startswith(stack + ".")]
         if root is not None and names:
             _make_fresh(root, names, model.config.trunk, seed=seed, part=stack)
     model.fresh = (*model.fresh, *fresh)
     model.aside = {name: tensor for name, tensor in tensors.items() if name not in used}
+
+
+def check_fits(model: "Model", tensors: Mapping[str, Tensor]) -> None:
+    """See that a file has what a model needs, before any memory is taken for it: the model may be on the meta device.
+
+    Args:
+        model: An empty model.
+        tensors: Tensors by foreign name, ``@`` for the base prefix.
+
+    Raises:
+        CheckpointError: A tensor is missing, has the wrong shape, or is of a block that the model has not.
+    """
+    head = model.config.head.choice_name() if model.config.head else None
+    table = model.family  # made anew at each look
+    shared: set[int] = set()
+    for part in ("stacks", "head"):
+        for stack, root in _roots(model, part).items():
+            for path, parameter in () if root is None else stored(root).items():
+                if id(parameter) in shared:
+                    continue
+                shared.add(id(parameter))
+                foreign = foreign_name(f"{stack}.{path}", table, head)
+                tensor = tensors.get(foreign)
+                if tensor is None or tensor.shape != parameter.shape:
+                    raise _misfit(f"{model.source} {_shown(foreign)}", tensor, parameter)
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for foreign in tensors:
+        name = our_name(foreign, table, None) or ""
+        stack, _, rest = name.partition(".")
+        if rest.startswith("blocks.") and name not in known and _roots(model, "stacks").get(stack) is not None:
+            raise CheckpointError(
+                f"{model.source} {_shown(foreign)}: the weights hold it, but config.json has no place for it"
+            )
+
+
+def check_count(config: "ModelConfig", tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse more blocks than there are tensors: even their empty frames would take minutes and gigabytes.
+
+    Raises:
+        CheckpointError: A stack has more.
+    """
+    for name, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
+        if stack is not None and stack.stored > len(tensors):
+            field = _field_of_layers(config.foreign, stack, name)
+            raise CheckpointError(
+                f"{source} config.json {field}: asks for {stack.stored} layers, but the weights are only "
+                f"{len(tensors)} tensors"
+            )
+
+
+def _field_of_layers(foreign: Mapping[str, object], stack: TransformerConfig, name: str) -> str:
+    found = [key for key, value in foreign.items() if value in (stack.stored, stack.num_layers) and "layer" in key]
+    return next((key for key in found if key.startswith(name)), found[0] if found else "num_layers")
+
+
+def _roots(model: "Model", part: str) -> dict[str, torch.nn.Module | None]:
+    return {"head": model.head} if part == "head" else {"encoder": model.encoder, "decoder": model.decoder}
+
+
+def _shown(foreign: str) -> str:
+    """A tensor's name for the user: ``h.0.attn.c_attn.weight (query)`` for a part of a fused one."""
+    base, mark, rest = foreign.replace("@", "").partition("#")
+    part, dot, tail = rest.partition(".")
+    return f"{base}{dot}{tail} ({part})" if mark else base
+
+
+def _misfit(where: str, tensor: Tensor | None, parameter: Tensor) -> CheckpointError:
+    if tensor is None:
+        return CheckpointError(f"{where}: the weights hold no such tensor, but config.json asks for it")
+    shapes = f"{list(tensor.shape)}, but config.json asks for {list(parameter.shape)}"
+    return CheckpointError(f"{where}: has shape {shapes}")
 
 
 def stored(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -82,7 +82,7 @@ def split_fused(tensors: Mapping[str, Tensor], family: Family, stacks: Stacks, *
             if tail is not None:
                 base = name.removesuffix(tail)
                 try:
-                    parts = fused.split(tensor, _stack(fused, family, stacks))
+                    parts = fused.split(tensor, stack_of(fused, family, stacks))
                 except (RuntimeError, ValueError):
                     shape = list(tensor.shape)
                     raise CheckpointError(
@@ -108,7 +108,7 @@ def join_fused(tensors: Mapping[str, Tensor], family: Family, stacks: Stacks) ->
         whole = base + dot + tail
         if part == fused.parts[0]:
             pieces = [tensors[f"{base}#{other}{dot}{tail}"] for other in fused.parts]
-            found[whole] = fused.join(pieces, _stack(fused, family, stacks)).contiguous()
+            found[whole] = fused.join(pieces, stack_of(fused, family, stacks)).contiguous()
     return found
 
 
@@ -118,7 +118,8 @@ def _tail(name: str, pattern: str) -> str | None:
     return match[1] if match else None
 
 
-def _stack(fused: Fused, family: Family, stacks: Stacks) -> TransformerConfig:
+def stack_of(fused: Fused, family: Family, stacks: Stacks) -> TransformerConfig:
+    """Settings of the stack that a fused tensor belongs to."""
     ours = next((ours for ours, theirs in family.keys.items() if theirs.startswith(fused.name + "#")), "")
     stack = stacks.encoder if ours.startswith("encoder") else stacks.decoder
     found = stack or stacks.decoder or stacks.encoder

@@ -67,9 +67,8 @@ def rope_to_hf(position: PositionConfig, *, d_head: int, max_positions: int) -> 
     """
     if not isinstance(position, RoPEConfig) or position.pairs != "halves" or position.fraction != 1:
         raise CheckpointError("model: cannot be written in the Hugging Face layout: its positions are not plain RoPE")
+    position = without_ntk(position, d_head=d_head)
     extension, theta = position.extension, position.theta
-    if isinstance(extension, NTK):  # nothing but another base
-        extension, theta = None, extension.base_for(theta, d_head)
     table: dict[str, Any] = {"rope_type": "default"}
     if extension is not None:
         table = {_ORIGINAL if k == "original" else k: v for k, v in extension.model_dump(exclude_none=True).items()}
@@ -85,6 +84,14 @@ def rope_to_hf(position: PositionConfig, *, d_head: int, max_positions: int) -> 
         "rope_scaling": None if extension is None else table,
         "rope_parameters": {**table, "rope_theta": theta},
     }
+
+
+def without_ntk(position: RoPEConfig, *, d_head: int) -> RoPEConfig:
+    """The same rotations without NTK stretching, which is nothing but another base."""
+    if not isinstance(position.extension, NTK):
+        return position
+    theta = position.extension.base_for(position.theta, d_head)
+    return position.model_copy(update={"theta": theta, "extension": None})
 
 
 def _fields(extension: type[Extension], table: dict[str, Any], max_positions: int) -> dict[str, Any]:

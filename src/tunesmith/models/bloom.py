@@ -21,6 +21,7 @@ from tunesmith.nn.transformer import TransformerConfig
 _OTHER_NAMES = {"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
 _FOREIGN = {
     "d_model": "hidden_size",
+    "d_ff": "hidden_size",
     "num_layers": "n_layer",
     "num_heads": "n_head",
     "max_positions": "seq_length",

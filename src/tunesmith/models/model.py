@@ -166,7 +166,8 @@ class Model(torch.nn.Module):
                 of the query stream, (B, M, ...), with zeros where nothing is predicted.
 
         Raises:
-            ValueError: Neither or both of ids and embeddings, a row without tokens, or rows that are too long.
+            ValueError: Neither or both of ids and embeddings, a row without tokens, rows that are too long, or segments
+                other than 0 for a model without segments.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
@@ -179,6 +180,9 @@ class Model(torch.nn.Module):
             position_ids = self._positions(input_ids, shape)
         padded = Padded(shape, attention_mask, device=self.device)
         noise = _stream_of_training(self.device) if self.training else None
+        if token_type_ids is not None and self.stacks[0].config.num_segments == 0:
+            if self.stacks[0].config.segments is not None and token_type_ids.any():
+                raise ValueError("token_type_ids: this model has no segments: leave them out, or give zeros")
         layout = padded.layout(position_ids, token_type_ids, noise)
         packed = None if input_ids is None else padded.pack(input_ids)
         vectors = None if inputs_embeds is None else padded.pack(inputs_embeds)

@@ -5,7 +5,7 @@ Differs: transformers drops the attention's output at ``attention_dropout`` in t
 released models have 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,13 +78,20 @@ def _kinds(config: Foreign, num_layers: int) -> list[str]:
 
 def _position(config: Foreign, kind: str) -> RoPEConfig:
     old, theta = _THETA[kind]
-    parameters = (config.get("rope_parameters") or {}).get(kind) or {}
-    scaling = config.get("rope_scaling") or {}
+    parameters = _table(_table(config, "rope_parameters"), kind)
+    scaling = _table(config, "rope_scaling")
     found = parameters.get("rope_type", scaling.get("rope_type", scaling.get("type", "default")))
     if found != "default":
         raise CheckpointError(f"config.json rope_parameters: only rope_type default is supported, got {found!r}")
     theta = parameters.get("rope_theta", config.get(old, theta))
     return settings(RoPEConfig, {"theta": theta}, names={"theta": f"rope_parameters {kind} rope_theta"})
+
+
+def _table(config: Foreign, name: str) -> Foreign:
+    found = config.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"config.json rope_parameters: {name} must be a table, got {found!r}")
+    return found
 
 
 def _from_hf(config: Foreign) -> Stacks:
@@ -118,7 +125,11 @@ def _from_hf(config: Foreign) -> Stacks:
             "initial_std": config.get("initializer_range", 0.02),
             "position": _position(config, _GLOBAL),
             "feedforward": look_up(_FEEDFORWARD, config, "hidden_activation"),
-            "norm": LayerNormConfig(eps=config.get("norm_eps", 1e-5), bias=bool(config.get("norm_bias"))),
+            "norm": settings(
+                LayerNormConfig,
+                {"eps": config.get("norm_eps", 1e-5), "bias": bool(config.get("norm_bias"))},
+                names=_FOREIGN,
+            ),
             "layers": tuple(local if kind == _LOCAL else LayerConfig() for kind in kinds[:period]),
         },
         names=_FOREIGN,

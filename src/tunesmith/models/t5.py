@@ -14,7 +14,7 @@ from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, HeadTable, Stacks
 from tunesmith.models._encoder import classify_from_hf
 from tunesmith.models._encoder_decoder import one_table, refuse, untied
-from tunesmith.models._fields import look_up, need, num_labels, settings
+from tunesmith.models._fields import look_up, need, num_labels, number, settings
 from tunesmith.nn.feedforward import FeedForwardConfig
 from tunesmith.nn.feedforward.geglu import GEGLUConfig
 from tunesmith.nn.feedforward.gelu import GELUConfig
@@ -103,7 +103,7 @@ def _stack_from_hf(config: Foreign, stack: Literal["encoder", "decoder"]) -> Tra
         "attention_dropout": rate,
         "feedforward_dropout": rate,
         "final_dropout": rate,
-        "initial_std": config.get("initializer_factor", 1.0) * width**-0.5,
+        "initial_std": number(config, "initializer_factor", default=1.0) * width**-0.5,
         "position": settings(
             T5BiasConfig,
             {

@@ -18,6 +18,7 @@ from tunesmith.nn.embeddings import Embeddings, Projection, QueryStream
 from tunesmith.nn.feedforward import FeedForwardConfig
 from tunesmith.nn.norm import NormConfig
 from tunesmith.nn.position import Position, PositionConfig, PositionSizes
+from tunesmith.nn.position.transformer_xl import TransformerXLConfig
 
 Count = Annotated[int, pydantic.Field(ge=1, le=10_000_000)]
 Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
@@ -132,6 +133,12 @@ class TransformerConfig(Config):
         """Standard deviation of the fresh weights of the maps that a sub-layer ends in."""
         by_depth = self.initial_residual == "by_depth"
         return self.initial_std / (2 * self.num_layers) ** 0.5 if by_depth else self.initial_std
+
+    @property
+    def segments(self) -> int | None:
+        """Segments that tokens can have; None for any number, where only their being the same counts."""
+        by_position = isinstance(self.position, TransformerXLConfig) and self.position.segments
+        return None if by_position else max(self.num_segments, 1)
 
     @property
     def position_sizes(self) -> PositionSizes:

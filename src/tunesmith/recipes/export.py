@@ -11,7 +11,7 @@ from tunesmith.models.model import Model
 from tunesmith.recipes.open import lineage, made_on, need_tokenizer
 from tunesmith.recipes.run import Run, load_run
 from tunesmith.recipes.saved import open_base
-from tunesmith.tuning._peft import save_peft
+from tunesmith.tuning._peft import save_peft, why_not_peft
 from tunesmith.tuning.lora import AttachedLoRA
 
 
@@ -56,6 +56,9 @@ def export(name: str | Path, out: str | Path, *, form: Literal["peft", "merged"]
             if not isinstance(attached, AttachedLoRA):
                 method = run.opened.record.method["name"] if run.opened.record else "this method"
                 raise CheckpointError(f"{name}: PEFT has no adapter type for {method}: use --as merged")
+            reason = why_not_peft(attached)
+            if reason is not None:
+                raise CheckpointError(f"{name}: PEFT cannot hold this adapter: {reason}: use --as merged")
             record = run.opened.record
             if record is not None and made_on(record.base) is not None:
                 raise CheckpointError(

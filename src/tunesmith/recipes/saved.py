@@ -25,7 +25,7 @@ from tunesmith.recipes.output import need_finished
 from tunesmith.tasks import TaskConfig
 from tunesmith.text.tokenizer import load_tokenizer
 from tunesmith.tuning import Attached, MethodConfig
-from tunesmith.tuning._peft import Adapter, attach_peft, head_size, read_peft, save_peft
+from tunesmith.tuning._peft import Adapter, attach_peft, head_size, read_peft, save_peft, why_not_peft
 from tunesmith.tuning.lora import AttachedLoRA
 
 FORMAT = 1
@@ -72,7 +72,7 @@ def save_run(folder: Path, attached: Attached, *, method: MethodConfig, record: 
     model = attached.model
     if method.saves == "model":
         save(model, folder)
-    elif isinstance(attached, AttachedLoRA):
+    elif isinstance(attached, AttachedLoRA) and why_not_peft(attached) is None:
         save_peft(folder, attached, base=record.base)
     else:
         head = model.config.head.choice_name() if model.config.head else None
@@ -135,7 +135,7 @@ def open_run(folder: Path) -> Opened:
     base = open_base(record.base, seed=record.base_seed)
     base.tokenizer = load_tokenizer(folder) or base.tokenizer
     model = put_head(base, record.model.head, labels=record.model.labels, seed=record.base_seed)
-    if method.saves == "peft":
+    if method.saves == "peft" and not (folder / "delta.safetensors").is_file():
         attached = attach_peft(model, read_peft(folder), source=str(folder))
     else:
         attached = method.attach(model, seed=record.base_seed)

@@ -13,10 +13,18 @@ def linear_sites(model: torch.nn.Module) -> dict[str, Linear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear) and ".blocks." in name}
 
 
-def match_sites(model: torch.nn.Module, patterns: tuple[str, ...], *, setting: str) -> dict[str, Linear]:
+def match_sites(
+    model: torch.nn.Module, patterns: tuple[str, ...], *, setting: str, optional: tuple[str, ...] = ()
+) -> dict[str, Linear]:
     """Sites that a pattern names: whole names or their ends, with ``*``, ``?`` and ``[0-3]``.
 
     ``attention.query`` is every query projection, ``encoder.blocks.[0-2].*`` all of the first three blocks.
+
+    Args:
+        model: The model.
+        patterns: What to look for.
+        setting: Where the patterns were set, for the error.
+        optional: Patterns that may name no site.
 
     Raises:
         SettingError: A pattern names no site.
@@ -27,7 +35,7 @@ def match_sites(model: torch.nn.Module, patterns: tuple[str, ...], *, setting: s
         hits = {
             n: m for n, m in sites.items() if fnmatch.fnmatchcase(n, pattern) or fnmatch.fnmatchcase(n, f"*.{pattern}")
         }
-        if not hits:
+        if not hits and pattern not in optional:
             kinds = sorted({name.split(".", 3)[3] for name in sites})
             raise SettingError(f"{setting}: no site is named {pattern!r}: there are {', '.join(kinds)}")
         found |= hits

@@ -1,5 +1,6 @@
 """Text to token ids, by the ``tokenizers`` library, from tokenizer.json, vocab.txt, or vocab.json and merges.txt."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,6 +74,18 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """One more than the highest token id."""
         return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id of the padding token, as its files name it or as it is mostly called; None where there is none."""
+        named: list[object] = []
+        for file in ("tokenizer_config.json", "special_tokens_map.json"):
+            with contextlib.suppress(ValueError):
+                tree = json.loads(self.files.get(file, b"{}"))
+                token = tree.get("pad_token") if isinstance(tree, dict) else None
+                named.append(token.get("content") if isinstance(token, dict) else token)
+        ids = (self.token_id(name) for name in (*named, "<pad>", "[PAD]", "<|pad|>") if isinstance(name, str))
+        return next((i for i in ids if i is not None), None)
 
     def special_tokens(self, *, pair: bool) -> int:
         """How many special tokens a text (or pair) is given."""

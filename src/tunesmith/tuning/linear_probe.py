@@ -26,10 +26,10 @@ from tunesmith.tuning import Attached, Data, Defaults, MethodConfig, Solution
 class LinearProbeConfig(MethodConfig):
     """Settings of the linear probe."""
 
-    pooling: Literal["mean", "first", "head"] = pydantic.Field(
+    pooling: Literal["mean", "first", "last", "head"] = pydantic.Field(
         default="mean",
-        description="Features: the mean of all tokens, the first token, or what the family's own head reads "
-        "(then the result can be written as a transformers model).",
+        description="Features: the mean of all tokens, the first or the last token, or what the family's own head "
+        "reads (then the result can be written as a transformers model).",
     )
     layer: Annotated[int, pydantic.Field(ge=0)] | None = pydantic.Field(
         default=None, description="Read the output of this many blocks (0: the embeddings); all by default."
@@ -64,13 +64,13 @@ class LinearProbeConfig(MethodConfig):
         head = model.config.head
         if isinstance(head, ClassifyConfig) and not head.bias:
             raise SettingError(
-                "method.pooling: the family's own head has no bias, which a probe needs: set mean or first"
+                "method.pooling: the family's own head has no bias, which a probe needs: set mean, first or last"
             )
         if self.pooling == "head" and isinstance(head, ClassifyConfig) and head.hidden and model.fresh:
             fresh = [name for name in model.fresh if ".dense." in name]
             if fresh:
                 raise SettingError(
-                    "method.pooling: the checkpoint has no trained layer for the family's head: set mean or first"
+                    "method.pooling: the checkpoint has no trained layer for the family's head: set mean, first or last"
                 )
         return Attached(model, {"head.output.weight", "head.output.bias"})
 

@@ -24,9 +24,15 @@ ALL = (
     "attention.key",
     "attention.value",
     "attention.output",
+    "cross_attention.query",
+    "cross_attention.key",
+    "cross_attention.value",
+    "cross_attention.output",
+    "feedforward.gate",
     "feedforward.up",
     "feedforward.down",
 )
+"""The default targets: those of them that the model has."""
 
 
 class LoRAConfig(MethodConfig):
@@ -42,7 +48,10 @@ class LoRAConfig(MethodConfig):
         default=0.0, description="Dropout of the update's input."
     )
     targets: tuple[str, ...] = pydantic.Field(
-        default=ALL, min_length=1, description="Sites by name or pattern, such as attention.query or *.blocks.[0-2].*"
+        default=ALL,
+        min_length=1,
+        description="Sites by name or pattern, such as attention.query or *.blocks.[0-2].*; "
+        "by default all maps of attention and feed-forward that the model has.",
     )
     scaling: Literal["classic", "rslora"] = pydantic.Field(
         default="classic", description="classic: alpha / rank; rslora: alpha / sqrt(rank), for large ranks."
@@ -62,7 +71,8 @@ class LoRAConfig(MethodConfig):
 
     def attach(self, model: Model, *, seed: int) -> "AttachedLoRA":
         """Put an update beside each target; A is random, B is zero, so that nothing changes at first."""
-        sites = match_sites(model, self.targets, setting="method.targets")
+        optional = ALL if self.targets == ALL else ()
+        sites = match_sites(model, self.targets, setting="method.targets", optional=optional)
         modules = {}
         for name, base in sites.items():
             update = LoRALinear(base, rank=self.rank, scale=self.scale, dropout=self.dropout)

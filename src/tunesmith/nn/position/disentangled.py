@@ -22,9 +22,12 @@ class DisentangledConfig(PositionConfig):
     """Settings of disentangled attention."""
 
     num_buckets: int = pydantic.Field(
-        default=256, ge=0, description="Buckets for each sign ($k$); 0: every distance by itself, up to the longest."
+        default=256,
+        ge=0,
+        le=10_000_000,
+        description="Buckets for each sign ($k$); 0: every distance by itself, up to the longest.",
     )
-    max_distance: int = pydantic.Field(default=512, ge=2, description="Distance of the last bucket.")
+    max_distance: int = pydantic.Field(default=512, ge=2, le=10_000_000, description="Distance of the last bucket.")
     terms: Literal["both", "c2p", "p2c", "none"] = pydantic.Field(
         default="both", description="c2p: content to position; p2c: position to content."
     )

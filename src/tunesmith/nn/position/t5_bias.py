@@ -21,7 +21,9 @@ class T5BiasConfig(PositionConfig):
     """Settings of T5's bias."""
 
     num_buckets: int = pydantic.Field(default=32, ge=4, le=4096, multiple_of=2, description="Buckets of distances.")
-    max_distance: int = pydantic.Field(default=128, ge=2, description="Distance from which on all are the same.")
+    max_distance: int = pydantic.Field(
+        default=128, ge=2, le=10_000_000, description="Distance from which on all are the same."
+    )
 
     def build(self, sizes: PositionSizes) -> "T5Bias":
         """The module."""
