@@ -68,7 +68,7 @@ def test_a_probe_of_the_last_token(family, checkpoints, tiny_data, tmp_path):
     assert run.model.config.head.pooling == "last"
     again = ts.load_run(tmp_path / "run")
     assert again.predict(data.texts) == run.predict(data.texts)
-    assert ts.evaluate(tmp_path / "run", data.file)["accuracy"] >= 0.5
+    assert ts.evaluate(tmp_path / "run", data.file)[1]["accuracy"] >= 0.5
 
 
 def test_a_probe_on_a_head_without_bias_is_refused(llama, checkpoints, tiny_data, tmp_path):
