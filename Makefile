@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test test-slow check format clean
+.PHONY: quickstart test test-slow parity matrix check format clean
 
 quickstart: $(VENV)/.package
 	$(BIN)/tunesmith quickstart --overwrite
@@ -14,6 +14,14 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m slow
+
+# every family and head against transformers, as a table
+parity: $(VENV)/.test
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/oracles $(BIN)/python -m pytest -q -n 2 -p print_matrix tests/oracles
+
+# every position x feed-forward x norm x kind of model
+matrix: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/contracts/test_matrix.py
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .

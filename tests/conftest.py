@@ -6,8 +6,13 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
-from tiny_models import make_model
+import torch
+from tiny_models import SIZES, make_model
+
+hypothesis.settings.register_profile("house", deadline=None)  # no test is timed: the machine may be busy
+hypothesis.settings.load_profile("house")
 
 GOOD = ("fine", "bright", "warm", "lovely", "kind", "clever")
 BAD = ("dull", "cold", "slow", "noisy", "weak", "bitter")
@@ -56,6 +61,38 @@ def tiny_data(tmp_path_factory) -> dict[str, TinyData]:
     """A small file for each kind of task."""
     root = tmp_path_factory.mktemp("data")
     return {task: make_data(task, root) for task in TASKS}
+
+
+@pytest.fixture(scope="session")
+def speakers(tmp_path_factory) -> dict[str, Path]:
+    """Tiny random checkpoints that generate, with byte-level BPE; ``bare`` is a GPT-2 without a head."""
+    import transformers
+
+    root = tmp_path_factory.mktemp("speakers")
+    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    tokens = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+    kinds = {
+        "llama": (transformers.LlamaForCausalLM, {**SIZES, "num_key_value_heads": 2}),
+        "bart": (transformers.BartForConditionalGeneration, {**sizes, **heads}),
+        "bare": (transformers.GPT2Model, {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 66}),
+    }
+    for name, (kind, fields) in kinds.items():
+        folder = root / name
+        folder.mkdir()
+        size = _bpe(folder, template=name == "bart", size=400)
+        longest = {} if name == "bare" else {"max_position_embeddings": 66}
+        torch.manual_seed(0)
+        model = kind(kind.config_class(vocab_size=size, **fields, **tokens, **longest))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.05))
+        if name != "bare":
+            model.tie_weights()
+            model.generation_config.eos_token_id = None
+            model.generation_config.forced_eos_token_id = None
+        model.save_pretrained(folder)
+    return {name: root / name for name in kinds}
 
 
 def make_checkpoint(family: str, folder: Path) -> Path:
@@ -114,12 +151,15 @@ def _word_piece(folder: Path) -> int:
     return len(words)
 
 
-def _bpe(folder: Path) -> int:
+def _bpe(folder: Path, *, template: bool = True, size: int = 300) -> int:
     from tokenizers.implementations import ByteLevelBPETokenizer
 
     tokenizer = ByteLevelBPETokenizer()
     texts = [" ".join(PLAIN + GOOD + BAD)] * 4
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer.train_from_iterator(texts, vocab_size=300, special_tokens=special, show_progress=False)
-    tokenizer.save_model(str(folder))
+    tokenizer.train_from_iterator(texts, vocab_size=size, special_tokens=special, show_progress=False)
+    if template:
+        tokenizer.save_model(str(folder))
+    else:  # as GPT-2's: nothing stands around a text
+        tokenizer.save(str(folder / "tokenizer.json"))
     return tokenizer.get_vocab_size()

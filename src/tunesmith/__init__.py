@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from tunesmith.recipes.evaluate import evaluate as evaluate
     from tunesmith.recipes.export import convert as convert
     from tunesmith.recipes.export import export as export
+    from tunesmith.recipes.generate import generate as generate
     from tunesmith.recipes.load import load as load
     from tunesmith.recipes.predict import predict as predict
     from tunesmith.recipes.run import Run as Run
     from tunesmith.recipes.run import load_run as load_run
     from tunesmith.recipes.save import save as save
+    from tunesmith.recipes.score import score as score
     from tunesmith.recipes.tune import tune as tune
 
 __version__ = "0.1.0"
@@ -31,10 +33,12 @@ _HOMES = {
     "convert": "recipes.export:convert",
     "evaluate": "recipes.evaluate:evaluate",
     "export": "recipes.export:export",
+    "generate": "recipes.generate:generate",
     "load": "recipes.load:load",
     "load_run": "recipes.run:load_run",
     "predict": "recipes.predict:predict",
     "save": "recipes.save:save",
+    "score": "recipes.score:score",
     "tune": "recipes.tune:tune",
     "tuning": "tuning:",
 }

@@ -1,12 +1,17 @@
 """The house keeps its shape: file sizes, docstrings of choices, no oracle in the package, no pickle."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import tunesmith
 from tunesmith.base import choices
+from tunesmith.features.path import Point
+from tunesmith.text.table import Table
+from tunesmith.train.schedule import linear
 
 SOURCE = Path(tunesmith.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -43,3 +48,21 @@ def test_every_choice_is_described(family, name):
     if family != "model":
         fields = choices.config_class(family, name).model_fields
         assert all(field.description for field in fields.values())
+
+
+@pytest.mark.parametrize("document", ["tour.md", "decisions/005_stacks_and_positions.md"])
+def test_files_that_a_document_names_are_there(document):
+    root = Path(__file__).parents[2]
+    named = re.findall(r"`((?:src|docs|tests)/[\w/.]+\.\w+)`", (root / "docs" / document).read_text(encoding="utf-8"))
+    assert [name for name in named if not (root / name).is_file()] == []
+    assert document != "tour.md" or sum(name.startswith("src/") for name in named) == 8
+
+
+def test_annotations_are_checked_under_pytest():
+    with pytest.raises(TypeError, match="parameter 'source'"):
+        Table({"a": [1]}, source=3, lines=[1])
+    with pytest.raises(TypeError, match="parameter 'progress'"):
+        linear("half", warmup=0.1)
+    assert linear(1, warmup=0) == 0  # an int is a float
+    with pytest.raises(TypeError, match="parameter 'features'"):
+        Point(1.0, torch.zeros(2, 3), torch.zeros(2)).logits(torch.zeros(4, 5, 3))

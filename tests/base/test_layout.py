@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.base.layout import CALL_COST, make_layout, spare_rows
+from tunesmith.base.layout import CALL_COST, LARGEST, make_layout, spare_rows
 
 LENGTHS = st.lists(st.one_of(st.integers(1, 12), st.integers(1, 300)), min_size=1, max_size=40)
 
@@ -73,6 +73,8 @@ def check_bins(group, part):
 @settings(max_examples=100, deadline=None)
 @given(LENGTHS)
 def test_runs_of_equal_lengths_are_not_cut(lengths):
+    if sum(lengths) * bin_length(max(lengths)) > LARGEST:
+        lengths = [min(length, 16) for length in lengths]
     layout = make_layout(lengths)
     ends = torch.tensor(lengths).cumsum(0).tolist()
     cuts = {group.keys.stop for group in layout.groups}
@@ -124,3 +126,10 @@ def test_few_sizes(rows):
 
 def test_how_many_sizes_there_are():
     assert len({rows + spare_rows(rows) for rows in range(1, 4097)}) < 100
+
+
+@given(st.integers(1, 600), st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_large_groups_are_split(length, count):
+    for group in make_layout([length] * count).groups:
+        assert group.size <= 2 or group.size * group.keys.length**2 <= 2 * LARGEST

@@ -20,7 +20,9 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "method"], ["tune", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["list", "method"], ["tune", "--help"], ["generate", "--help"]]
+)
 def test_help_and_lists_import_nothing_heavy(arguments):
     code = PROBE.format(arguments=arguments)
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

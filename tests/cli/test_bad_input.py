@@ -103,6 +103,10 @@ COMPARE = {
     "setting of no method in particular": (["method.rank=4"], "method.rank: say which method it is for"),
     "method as a setting": (["method=lora"], "method: the methods are named by --methods"),
     "method's settings no table": (["method.lora=4"], "method.lora: must be a table of its settings, got 4"),
+    "setting of a method that is not compared": (
+        ["--methods", "bitfit,lora", "method.full.x=1"],
+        "method.full: full is not compared: add it to --methods (now bitfit,lora), or leave its settings out",
+    ),
     "misspelt field of one method": (["method.lora.rnak=4"], "method.rnak: no such setting"),
     "misspelt": (["train.epocs=3"], "train.epocs: no such setting"),
 }
@@ -246,7 +250,10 @@ RUNS = {
         lambda run: record(run, base="/gone/model"),
         "its base model cannot be read: /gone/model: no such folder",
     ),
-    "metrics no JSON": (lambda run: (run / "metrics.json").write_text("{"), "metrics.json: not a JSON file"),
+    "metrics no JSON": (
+        lambda run: (run / "metrics.json").write_text("{"),
+        "metrics.json: damaged, so this run does not count as finished",
+    ),
     "adapter truncated": (
         lambda run: truncate(run / "adapter_model.safetensors"),
         "adapter_model.safetensors: damaged",

@@ -4,6 +4,7 @@ This file is also the program of a process that is killed: ``python test_resume.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,6 +170,46 @@ def test_killed_while_tidying_up(checkpoints, tiny_data, tmp_path, monkeypatch):
     ts.compare(*arguments, resume=True, listener=listener, **fixed)
     assert listener.steps == []
     assert list(tmp_path.rglob("checkpoint")) == []
+
+
+DAMAGES = {
+    "emptied": "",
+    "no metrics": "{}\n",
+    "truncated": '{"dev": {"accu',
+    "without a score": '{"dev": {}, "metric": "f1"}',
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_run_with_damaged_metrics_is_made_again(name, checkpoints, tiny_data, tmp_path, undisturbed):
+    """Nobody can tell what it had reached, so it does not count as finished, by itself or in a comparison."""
+    arguments = checkpoints["bert"], tiny_data["classification"].file
+    run = shutil.copytree(undisturbed("bitfit", 0), tmp_path / "run")
+    (run / "metrics.json").write_text(DAMAGES[name], encoding="utf-8")
+    for read in (ts.load, ts.load_run):
+        with pytest.raises(CheckpointError, match=r"metrics\.json: damaged.*--resume"):
+            read(run)
+    listener = Listener()
+    tune("bitfit", *arguments, run, resume=True, listener=listener)
+    assert listener.steps == list(range(1, STEPS + 1))
+    assert "metrics.json: damaged, so this run is made again" in " ".join(listener.notes)
+    assert_same_files(run, undisturbed("bitfit", 0))
+    assert ts.load_run(run).metrics["dev"] == ts.load_run(undisturbed("bitfit", 0)).metrics["dev"]
+
+
+def test_a_comparison_makes_a_run_with_damaged_metrics_again(checkpoints, tiny_data, tmp_path):
+    fixed = {"methods": ["bitfit", "lora"], "seeds": 1, "settings": SETTINGS, "out": tmp_path / "many"}
+    arguments = checkpoints["bert"], tiny_data["classification"].file
+    whole = ts.compare(*arguments, **fixed)
+    damaged, other = (tmp_path / "many" / name / "seed-3" / "metrics.json" for name in fixed["methods"])
+    damaged.write_text("{}", encoding="utf-8")
+    kept = other.stat().st_mtime_ns
+    listener = Listener()
+    resumed = ts.compare(*arguments, resume=True, listener=listener, **fixed)
+    assert listener.steps == list(range(1, STEPS + 1))
+    assert other.stat().st_mtime_ns == kept
+    assert [(row.method, row.mean) for row in resumed.rows] == [(row.method, row.mean) for row in whole.rows]
+    assert all(row.mean is not None and not row.missing_seeds for row in resumed.rows)
 
 
 def test_other_settings_are_refused(checkpoints, tiny_data, undisturbed):

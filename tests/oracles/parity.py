@@ -15,6 +15,8 @@ OUTPUTS = {  # theirs: ours
     "end_logits": "end_logits",
     "pooler_output": "pooled",
 }
+CHECKED: list[str] = []
+"""Classes of transformers that the running test has compared; `print_matrix` makes its table of them."""
 
 
 def perturbed(kind, config, *, seed=0):
@@ -52,6 +54,7 @@ def check(theirs, folder, inputs, *, real=None):
         inputs: Keyword arguments for both models.
         real: Which places of the output are compared, (B, T); the (decoder's) attention mask by default.
     """
+    CHECKED.append(type(theirs).__name__)
     theirs.save_pretrained(folder / "theirs")
     ours = load(folder / "theirs")
     assert ours.fresh == ()

@@ -11,7 +11,8 @@ import tunesmith as ts
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import load_tensors, save_tensors
 from tunesmith.nn.head.tag import TagConfig
-from tunesmith.recipes.open import open_base, task_head
+from tunesmith.recipes.open import task_head
+from tunesmith.recipes.saved import open_base
 from tunesmith.tuning._peft import save_peft
 from tunesmith.tuning.lora import LoRAConfig
 

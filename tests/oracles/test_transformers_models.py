@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from parity import CHECKED
 from transformers import BertConfig, ElectraConfig, RobertaConfig
 
 from tunesmith.models._checkpoint import load, save
@@ -60,6 +61,7 @@ def assert_equal(ours, theirs):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_outputs_gradients_and_files_are_equal(family, head, shape, tmp_path):
+    CHECKED.append(family + head)
     theirs = make(family, shape, head)
     theirs.save_pretrained(tmp_path / "theirs")
     ours = load(tmp_path / "theirs")

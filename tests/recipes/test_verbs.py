@@ -135,6 +135,31 @@ def test_compare(checkpoints, tiny_data, tmp_path, run_cli):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_the_best_method_is_chosen_by_dev_and_reported_on_test(checkpoints, tmp_path):
+    """The test split holds the opposite of what is to be learnt: who is best there has learnt least."""
+    rows = [(f"the film was {'good' if i % 2 else 'bad'} it was a story", "yes" if i % 2 else "no") for i in range(24)]
+    for name, flip in (("train", False), ("dev", False), ("test", True)):
+        cells = [(text, {"yes": "no", "no": "yes"}[label] if flip else label) for text, label in rows]
+        path = tmp_path / "data" / f"{name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in cells))
+    settings = {"train.max_steps": 1, "train.learning_rate": 1e-9, "train.precision": "fp32"}
+    out = tmp_path / "out"
+    arguments = {"methods": ["bitfit", "linear_probe"], "seeds": 1, "settings": settings}
+    found = ts.compare(checkpoints["bert"], tmp_path / "data", out=out, **arguments)
+    scores = {name: json.loads((out / name / "seed-0" / "metrics.json").read_text()) for name in arguments["methods"]}
+    assert scores["linear_probe"]["dev"]["accuracy"] > scores["bitfit"]["dev"]["accuracy"]
+    assert scores["linear_probe"]["test"]["accuracy"] < scores["bitfit"]["test"]["accuracy"]
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["best"] == found.rows[0].method == "linear_probe"
+    assert summary["split"] == "test"
+    for split in ("dev", "test"):
+        assert summary[split] == {"accuracy": scores["linear_probe"][split]["accuracy"]}
+    with (out / "leaderboard.csv").open() as stream:
+        assert [row["method"] for row in csv.DictReader(stream)] == ["linear_probe", "bitfit"]
+    assert f"tunesmith predict {out / 'linear_probe' / 'seed-0'}" in (out / "report.html").read_text()
+
+
 def test_export_and_convert(tuned, checkpoints, tmp_path, run_cli):
     run_cli("export", tuned, tmp_path / "merged", "--as", "merged")
     card = (tmp_path / "merged" / "README.md").read_text()

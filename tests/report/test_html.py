@@ -94,6 +94,17 @@ def test_report_holds_every_section():
     assert len(page.ids) == len(set(page.ids))
 
 
+def test_report_on_the_test_split_says_that_dev_chose():
+    page = Page(report(comparison(), split="test", chosen_on="dev"))
+    for words in (
+        "lora is best with 0.805 dev accuracy, 0.010 ahead of bitfit",
+        "lora reaches 0.710 test accuracy",
+        "Methods are ranked by dev accuracy, so that test accuracy has had no say in the choice.",
+    ):
+        assert words in page.text
+    assert "ranked by" not in Page(report(comparison())).text
+
+
 def test_page_makes_no_request_and_admits_only_its_own_script():
     source = report(comparison())
     page = Page(source)

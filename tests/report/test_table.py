@@ -76,6 +76,44 @@ def test_equal_means_put_the_smaller_method_first():
     assert [row.method for row in board(full=(100, [0.5]), probe=(1, [0.5]))] == ["probe", "full"]
 
 
+def chosen_on_dev(**methods):
+    trials = [
+        Trial(name, seed, {"dev": {"accuracy": dev}, "test": {"accuracy": test}, "trainable_parameters": 9})
+        for name, values in methods.items()
+        for seed, (dev, test) in enumerate(values)
+    ]
+    return leaderboard(trials, metric="accuracy", split="test", chosen_on="dev")
+
+
+def test_what_is_reported_has_no_say_in_the_choice():
+    rows = chosen_on_dev(lucky=[(0.700, 0.95), (0.702, 0.97)], good=[(0.900, 0.80), (0.902, 0.82)])
+    assert [(row.method, row.standing, row.split) for row in rows] == [
+        ("good", "best", "test"), ("lucky", "worse", "test"),
+    ]  # fmt: skip
+    assert [row.mean for row in rows] == [pytest.approx(0.81), pytest.approx(0.96)]
+    assert [row.choice.mean for row in rows] == [pytest.approx(0.901), pytest.approx(0.701)]
+    assert verdict(rows) == (
+        "good is best with 0.901 dev accuracy, 0.200 ahead of lucky, more than the noise between seeds. "
+        "good reaches 0.810 test accuracy (95 % interval 0.683 to 0.937)."
+    )
+    (line, _) = csv.DictReader(io.StringIO(csv_text(rows)))
+    assert (line["method"], line["split"], float(line["mean"])) == ("good", "test", rows[0].mean)
+    assert float(line["dev_accuracy"]) == rows[0].choice.mean
+    console = rich.console.Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(console_table(rows))
+    text = console.file.getvalue()
+    assert "0.901" in text
+    assert "0.810 ±0.127" in text
+    assert "…" not in text
+
+
+def test_choosing_on_the_split_that_is_reported_changes_nothing():
+    trials = [trial(name, seed, seed / 10) for name in "ab" for seed in range(2)]
+    plain = leaderboard(trials, metric="accuracy", split="dev")
+    assert leaderboard(trials, metric="accuracy", split="dev", chosen_on="dev") == plain
+    assert all(row.choice is None for row in plain)
+
+
 def test_csv_has_stable_columns_and_gives_its_numbers_back():
     rows = board(lora=(10, [0.70, 0.72]), bitfit=(5, [0.6]))
     lines = list(csv.DictReader(io.StringIO(csv_text(rows))))

@@ -18,6 +18,9 @@ from tunesmith.base.shapes import Bool, Float, Int, Tensor
 
 CALL_COST = 8000
 """Cost of one more attention group, in score elements per head."""
+LARGEST = 1 << 19
+"""Score elements per head of one attention group, where it has more than one bin: what is beyond comes next, so that
+what is held only for a moment stays small."""
 NEVER = -1e30
 """Added to the score of what must not be seen. Not -inf: rows of empty bins must not become NaN."""
 
@@ -261,7 +264,9 @@ def _pairs(
 ) -> list[Group]:
     groups = []
     first = query = key = 0
-    for last in _cuts(lengths):
+    # few queries, as one of each document, cost nothing: one group keeps the number of shapes small
+    together = len(counts) * _query_length(max(counts)) * _bin_length(max(lengths)) <= 2 * CALL_COST
+    for last in [len(lengths)] if together else _cuts(lengths):
         q, k = counts[first:last], lengths[first:last]
         size, stop = len(k), query + sum(q)
         if stop > query:
@@ -332,7 +337,8 @@ def _bins(lengths: Sequence[int], start: int, stop: int, length: int, device: to
 def _cuts(lengths: Sequence[int]) -> list[int]:
     """Ends of the cheapest groups, by dynamic programming: a group costs one call and G * T * T score elements.
 
-    Runs of equal lengths are never cut, so sorted batches of hundreds of documents stay cheap to plan.
+    Runs of equal lengths are cut only where a group would be too large, so sorted batches of hundreds of documents stay
+    cheap to plan.
     """
     ends = [i for i in range(1, len(lengths)) if lengths[i] != lengths[i - 1]] + [len(lengths)]
     begins = [0, *ends[:-1]]
@@ -357,7 +363,25 @@ def _cuts(lengths: Sequence[int]) -> list[int]:
     while j:
         found.append(ends[j - 1])
         j = cut[j]
-    return found[::-1]
+    return _split(lengths, found[::-1])
+
+
+def _split(lengths: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Ends of groups of at most `LARGEST`: documents of short bins stay together in large numbers."""
+    found: list[int] = []
+    first = 0
+    for last in ends:
+        size = _bin_length(max(lengths[first:last]))
+        most = max(1, LARGEST // size**2) * size  # tokens
+        filled = 0
+        for i in range(first, last):
+            if filled and filled + lengths[i] > most:
+                found.append(i)
+                filled = 0
+            filled += lengths[i]
+        found.append(last)
+        first = last
+    return found
 
 
 def _bin_length(longest: int) -> int:

@@ -7,7 +7,7 @@ import typer
 
 from tunesmith.base.config import merge, parse_assignments, read_toml
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, hub id, or preset.")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, hub id, preset, run or adapter.")]
 DataArgument = Annotated[
     str,
     typer.Argument(metavar="DATA", help="CSV, TSV, JSON Lines (.gz) or Parquet file, folder with splits, or hub id."),

@@ -48,7 +48,7 @@ def strengths(count: int = 30, *, strongest: float = 1e2, weakest: float = 1e-6)
 
 def path(
     features: Float[Tensor, "N D"],
-    targets: Int[Tensor, "N"] | Float[Tensor, "N C"],
+    targets: Int[Tensor, "N"] | Float[Tensor, "N"] | Float[Tensor, "N C"],
     *,
     loss: Loss,
     num_outputs: int,
@@ -58,7 +58,7 @@ def path(
 
     Args:
         features: Of the training examples, fp32.
-        targets: Classes for ``softmax``; 0/1 columns for ``sigmoid``; numbers for ``squared``.
+        targets: Classes for ``softmax``; 0/1 columns for ``sigmoid``; numbers, (N,) or (N, C), for ``squared``.
         loss: Softmax cross-entropy, mean binary cross-entropy over the columns, or half the squared error.
         num_outputs: Classes or columns, C.
         values: Strengths.

@@ -150,14 +150,14 @@ def pretrain_from_hf(config: Foreign, *, dropout: float = 0.0) -> PretrainConfig
 
 
 def choice_from_hf(
-    config: Foreign, *, hidden: Activation, rate: float | None = None, hidden_dropout: float = 0.0
+    config: Foreign, *, hidden: Activation, rate: object = None, hidden_dropout: float = 0.0
 ) -> ChoiceConfig:
     """Settings of a multiple-choice head with a hidden layer; ``rate`` is its dropout, where it has one of its own."""
     rate = classifier_dropout(config) if rate is None else rate
     return settings(ChoiceConfig, {"hidden": hidden, "hidden_dropout": hidden_dropout, "dropout": rate})
 
 
-def classifier_dropout(config: Foreign) -> float:
-    """``classifier_dropout``, or the dropout of the hidden states where it is not set."""
+def classifier_dropout(config: Foreign) -> object:
+    """``classifier_dropout``, or the dropout of the hidden states where it is not set; the head checks it."""
     rate = config.get("classifier_dropout")
     return config.get("hidden_dropout_prob", 0.1) if rate is None else rate

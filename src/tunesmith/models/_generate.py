@@ -1,14 +1,14 @@
 """Text generation by a model, with transformers' arguments and results."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from tunesmith.base.errors import SettingError
 from tunesmith.base.layout import make_layout
 from tunesmith.base.shapes import Int, Tensor
+from tunesmith.models._generation import Generation, start_of
 from tunesmith.nn.decoding.adjust import Adjustments
 from tunesmith.nn.decoding.beam import beam_search
 from tunesmith.nn.decoding.greedy import greedy
@@ -20,107 +20,6 @@ from tunesmith.nn.head.lm import LM
 
 if TYPE_CHECKING:
     from tunesmith.models.model import Model
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How tokens are made; names and defaults are those of transformers.
-
-    Attributes:
-        max_new_tokens: Most new tokens of each sequence.
-        min_new_tokens: Fewest.
-        do_sample: Draw tokens instead of taking the likeliest.
-        temperature: Of sampling.
-        top_k: Of sampling; 0 for all tokens.
-        top_p: Of sampling.
-        num_beams: Beams of beam search; 1 for none.
-        num_return_sequences: Sequences for each prompt: beams, or samples.
-        length_penalty: Of beam search.
-        early_stopping: Of beam search.
-        repetition_penalty: See `Adjustments`.
-        no_repeat_ngram_size: See `Adjustments`.
-        ends: Tokens that end a sequence.
-        start: First token of an encoder-decoder's decoder.
-        forced_first: See `Adjustments`.
-        forced_last: See `Adjustments`.
-        seeds: Seed of each sequence that is sampled.
-    """
-
-    max_new_tokens: int = 20
-    min_new_tokens: int = 0
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 1.0
-    num_beams: int = 1
-    num_return_sequences: int = 1
-    length_penalty: float = 1.0
-    early_stopping: bool | Literal["never"] = False
-    repetition_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    ends: tuple[int, ...] = ()
-    start: int | None = None
-    forced_first: int | None = None
-    forced_last: int | None = None
-    seeds: tuple[int, ...] = ()
-
-    def check(self) -> None:
-        """Refuse what makes no sense.
-
-        Raises:
-            SettingError: The line names the field.
-        """
-        rules = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "min_new_tokens": (0 <= self.min_new_tokens <= self.max_new_tokens, "in 0..max_new_tokens"),
-            "temperature": (self.temperature > 0, "above 0"),
-            "top_k": (self.top_k >= 0, "at least 0"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "num_beams": (self.num_beams >= 1, "at least 1"),
-            "num_return_sequences": (self.num_return_sequences >= 1, "at least 1"),
-            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
-            "no_repeat_ngram_size": (self.no_repeat_ngram_size >= 0, "at least 0"),
-        }
-        for name, (fine, wanted) in rules.items():
-            if not fine:
-                raise SettingError(f"{name}: must be {wanted}, got {getattr(self, name)}")
-        if self.num_beams > 1 and self.do_sample:
-            raise SettingError("num_beams: beam search cannot be combined with do_sample: set one of them")
-        if not self.do_sample and self.num_return_sequences > self.num_beams:
-            raise SettingError(f"num_return_sequences: must be at most num_beams, got {self.num_return_sequences}")
-
-
-def settings_of(model: "Model", given: Mapping[str, Any]) -> Generation:
-    """The given settings, and for the rest the checkpoint's own (generation_config.json, or config.json).
-
-    Raises:
-        SettingError: Unknown setting, or a value that makes no sense.
-    """
-    own = {**model.config.foreign, **model.generation}
-    fields: dict[str, Any] = {}
-    for name in ("temperature", "top_k", "top_p", "num_beams", "length_penalty", "early_stopping", "do_sample"):
-        if model.generation.get(name) is not None:
-            fields[name] = model.generation[name]
-    for name in ("repetition_penalty", "no_repeat_ngram_size", "min_new_tokens", "max_new_tokens"):
-        if model.generation.get(name) is not None:
-            fields[name] = model.generation[name]
-    names = {"eos_token_id": "ends", "decoder_start_token_id": "start", "forced_bos_token_id": "forced_first"}
-    names |= {"forced_eos_token_id": "forced_last"}
-    for foreign, ours in names.items():
-        if own.get(foreign) is not None:
-            fields[ours] = own[foreign]
-    for name, value in given.items():
-        ours = names.get(name, name)
-        if ours not in Generation.__dataclass_fields__:
-            raise SettingError(f"{name}: there is no such setting of generate")
-        fields[ours] = value
-    ends = fields.get("ends", ())
-    fields["ends"] = (ends,) if isinstance(ends, int) else tuple(ends or ())
-    if model.encoder is not None and fields.get("start") is None:
-        fields["start"] = own.get("bos_token_id", own.get("pad_token_id", 0))
-    found = Generation(**fields)
-    found.check()
-    return found
 
 
 @torch.no_grad()
@@ -150,7 +49,8 @@ def generate(
     if settings.num_beams == 1 and times > 1:
         documents = [document for document in documents for _ in range(times)]
     order = sorted(range(len(documents)), key=lambda i: len(documents[i]))  # few attention groups
-    prompts, session = _ready(model, [documents[i] for i in order], settings, dtype)
+    start, room = settings.start, settings.max_new_tokens
+    prompts, session = _ready(model, [documents[i] for i in order], start, room, dtype)
     adjust = Adjustments(
         ends=settings.ends,
         min_new_tokens=settings.min_new_tokens,
@@ -177,6 +77,8 @@ def generate(
     pick = greedy
     if settings.do_sample:
         seeds = settings.seeds or range(len(order))
+        if len(seeds) != len(order):
+            raise SettingError(f"seeds: must be one for each of {len(order)} sequences, got {len(seeds)}")
         seeds = [seeds[i] for i in order]
         pick = Sampler(seeds, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
     made = decode(
@@ -206,7 +108,8 @@ def score_tokens(
         ValueError: The model cannot generate.
     """
     order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]))
-    prompts, session = _ready(model, [prefixes[i] for i in order], settings_of(model, {}), dtype)
+    room = max(len(tail) for tails in continuations for tail in tails)
+    prompts, session = _ready(model, [prefixes[i] for i in order], start_of(model), room, dtype)
     found = score(session, prompts, [continuations[i] for i in order])
     return [found[i] for i in _inverse(order)]
 
@@ -217,16 +120,16 @@ def _inverse(order: list[int]) -> list[int]:
 
 
 def _ready(
-    model: "Model", documents: Sequence[Tensor], settings: Generation, dtype: torch.dtype | None
+    model: "Model", documents: Sequence[Tensor], start: int | None, room: int, dtype: torch.dtype | None
 ) -> tuple[Sequence[Tensor], Session]:
     """What the decoder begins with, and a session for it."""
     decoder, head = model.decoder, model.head
     if decoder is None or not isinstance(head, LM):
         raise ValueError(f"model: this {model.config.family} cannot generate: it needs a decoder and an lm head")
     if model.encoder is None:
-        room = max(len(document) for document in documents) + settings.max_new_tokens
+        room += max(len(document) for document in documents)
         return documents, Session(decoder, head, room=room, dtype=dtype)
     layout = make_layout([len(document) for document in documents], device=model.device)
     hidden = model.encoder(torch.cat(list(documents)), layout, dtype=dtype)
-    session = Session(decoder, head, room=settings.max_new_tokens + 1, memory=(hidden, layout), dtype=dtype)
-    return [torch.tensor([settings.start], device=model.device)] * len(documents), session
+    session = Session(decoder, head, room=room + 1, memory=(hidden, layout), dtype=dtype)
+    return [torch.tensor([start], device=model.device)] * len(documents), session

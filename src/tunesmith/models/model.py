@@ -12,7 +12,8 @@ from tunesmith.base.layout import Layout
 from tunesmith.base.shapes import Float, Int, Shaped, Tensor
 from tunesmith.models import Family, Stacks
 from tunesmith.models._fill import fill, stored
-from tunesmith.models._generate import generate, settings_of
+from tunesmith.models._generate import generate
+from tunesmith.models._generation import padding_of, settings_of
 from tunesmith.models._keys import foreign_name
 from tunesmith.models._padded import Padded
 from tunesmith.models._permuted import hidden_pairs, targets_of
@@ -253,12 +254,11 @@ class Model(torch.nn.Module):
             SettingError: A setting is unknown or makes no sense.
             ValueError: The model cannot generate.
         """
-        resolved = settings_of(self, settings)
+        resolved = settings_of(self, settings, prompt=input_ids.shape[1] if self.encoder is None else 1)
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         documents = [row[mask.bool()].to(self.device) for row, mask in zip(input_ids, real, strict=True)]
         made = generate(self, documents, resolved, dtype=self.compute_dtype)
-        pad = {**self.config.foreign, **self.generation}.get("pad_token_id")
-        pad = pad if pad is not None else (resolved.ends[0] if resolved.ends else 0)
+        pad = padding_of(self, resolved)
         width = max(len(tokens) for tokens in made)
         new = torch.tensor([tokens + [pad] * (width - len(tokens)) for tokens in made], device=self.device)
         if self.encoder is not None:
@@ -296,7 +296,7 @@ class Model(torch.nn.Module):
         )
         model.encoder, model.decoder = self.encoder, None if encoder_only else self.decoder
         model.head = model._make_head(config)
-        model.source = self.source
+        model.source, model.generation = self.source, self.generation
         fill(model, self.aside | self.foreign_tensors(part="head"), part="head", strict=False, seed=seed)
         return model.to(self.device)
 

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 
 from tunesmith.base.layout import EVERYWHERE, Group, Layout, Pairing, Reach, Side
 from tunesmith.base.shapes import Float, Tensor
 from tunesmith.nn.distances import Distances, distances_of
-from tunesmith.nn.dropout import draw
+from tunesmith.nn.dropout import draw, draw_kept
+
+LONG = 1024
+"""Length of bins from which on torch's own attention is faster in fp32 on a CPU; in bf16 it never was."""
 
 
 class Relative(Protocol):
@@ -62,17 +66,34 @@ def attend(
     """
     if num_kv_heads is not None and num_kv_heads != num_heads:
         key, value = (_repeat(x, num_kv_heads, num_heads // num_kv_heads) for x in (key, value))
-    if relative is None:
+    if relative is None and not takes_sdpa(query, layout, dropout=dropout):
         return _Attend.apply(query, key, value, layout, reach, num_heads, scale, dropout)
     found = []
     for group in layout.groups:
         q = _ToBins.apply(query, group.queries, group.size, num_heads)
         k, v = (_ToBins.apply(x, group.keys, group.size, num_heads) for x in (key, value))
-        distances = distances_of(group, query.device)
         bias = group.bias_within(reach, query.device)
+        if relative is None:
+            mask = None if bias is None else bias[:, None].to(q.dtype)
+            found.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale))
+            continue
+        distances = distances_of(group, query.device)
         found.append(attend_bins(q, k, v, bias, scale, dropout, layout.noise, relative, distances, group))
     real = layout.num_tokens if isinstance(layout, Layout) else layout.num_queries
     return _FromBins.apply([group.queries for group in layout.groups], len(query), real, *found)
+
+
+def takes_sdpa(query: Float[Tensor, "M D"], layout: Layout | Pairing, *, dropout: float) -> bool:
+    """Whether torch's own attention is the better path: a table by measurement (docs/benchmarks/attention.md).
+
+    It has no keyed dropout and no documents, so it serves bins with a mask, without dropout.
+    """
+    if dropout and layout.noise is not None:
+        return False
+    if query.device.type == "cuda":
+        return True
+    longest = max((group.keys.length for group in layout.groups), default=0)
+    return query.dtype == torch.float32 and longest >= LONG
 
 
 def attend_bins(
@@ -89,9 +110,7 @@ def attend_bins(
 ) -> Float[Tensor, "G H T K"]:
     """Attention inside the bins of one group, with relative positions."""
     added = relative.scores(query, key, distances, group)
-    weights = _Weights.apply(query, key, added, bias, scale, dropout, noise)
-    shape = weights.shape
-    mixed = torch.bmm(weights.flatten(0, 1), value.flatten(0, 1)).view(*shape[:3], -1)
+    mixed, weights = _Mix.apply(query, key, value, added, bias, scale, dropout, noise)
     more = relative.values(weights, distances)
     return mixed if more is None else mixed + more
 
@@ -199,11 +218,11 @@ class _Attend(torch.autograd.Function):
         )
 
 
-class _Weights(torch.autograd.Function):
-    """softmax(scale Q K^T + added + bias), then dropout; keeps one or two (T, S) tensors."""
+class _Mix(torch.autograd.Function):
+    """W = dropout(softmax(scale Q K^T + added + bias)) gives (W V, W); keeps the softmax and a byte a decision."""
 
     @staticmethod
-    def forward(ctx, query, key, added, bias, scale, dropout, noise):
+    def forward(ctx, query, key, value, added, bias, scale, dropout, noise):
         size, heads = query.shape[:2]
         scaled = (query * scale).flatten(0, 1)
         scores = torch.bmm(scaled, key.flatten(0, 1).transpose(1, 2)).view(size, heads, query.shape[2], -1)
@@ -212,24 +231,41 @@ class _Weights(torch.autograd.Function):
         if bias is not None:
             scores += bias.to(scores.dtype)[:, None]
         weights = _softmax(scores)
-        factors = draw(weights.shape, dropout, noise, weights.dtype)
-        used = weights if factors is None else factors.mul_(weights)
-        ctx.save_for_backward(query, key, weights, used)
-        ctx.scale, ctx.added = scale, None if added is None else added.shape
-        return used
+        del scores
+        kept, factor = draw_kept(weights.shape, dropout, noise) or (None, 1.0)
+        used = _dropped(weights, kept, factor)
+        mixed = torch.bmm(used.flatten(0, 1), value.flatten(0, 1)).view(*weights.shape[:3], -1)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(query, key, value, weights, kept)
+        ctx.scale, ctx.factor, ctx.added = scale, factor, None if added is None else added.shape
+        return mixed, used.view_as(used)
 
     @staticmethod
     def backward(ctx, *grads):
-        query, key, weights, used = ctx.saved_tensors
-        grad = grads[0] * used
+        query, key, value, weights, kept = ctx.saved_tensors
+        used = _dropped(weights, kept, ctx.factor)
+        grad_value, grad = None, grads[1]
+        if grads[0] is not None:
+            flat = grads[0].flatten(0, 1)
+            grad_value = torch.bmm(used.flatten(0, 1).transpose(1, 2), flat).view(value.shape)
+            more = torch.bmm(flat, value.flatten(0, 1).transpose(1, 2)).view(weights.shape)
+            grad = more if grad is None else grad + more
+        if grad is None:
+            return (None,) * 8
+        grad = grad * used
+        del used
         grad.addcmul_(weights, grad.sum(-1, keepdim=True), value=-1)
         flat = grad.flatten(0, 1)
         grad_query = torch.bmm(flat, key.flatten(0, 1)).view(query.shape).mul_(ctx.scale)
         grad_key = torch.bmm(flat.transpose(1, 2), query.flatten(0, 1)).view(key.shape).mul_(ctx.scale)
         grad_added = None
-        if ctx.added is not None and ctx.needs_input_grad[2]:
+        if ctx.added is not None and ctx.needs_input_grad[3]:
             grad_added = grad.sum_to_size(ctx.added)
-        return grad_query, grad_key, grad_added, None, None, None, None
+        return grad_query, grad_key, grad_value, grad_added, None, None, None, None
+
+
+def _dropped(weights: Tensor, kept: Tensor | None, factor: float) -> Tensor:
+    return weights if kept is None else kept.to(weights.dtype).mul_(factor).mul_(weights)
 
 
 class _ToBins(torch.autograd.Function):

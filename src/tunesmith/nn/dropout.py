@@ -8,19 +8,18 @@ become factors by integer arithmetic: comparisons, and what is made of their tru
 
 import torch
 
-from tunesmith.base.shapes import Float, Tensor
+from tunesmith.base.shapes import Float, Tensor, UInt8
 
 
-def draw(
-    shape: torch.Size, rate: float, noise: torch.Generator | None, dtype: torch.dtype
-) -> Float[Tensor, "..."] | None:
-    """Factors of dropout for activations of this shape: 0, or the scale of what is kept; None where dropout is off.
+def draw_kept(
+    shape: torch.Size, rate: float, noise: torch.Generator | None
+) -> tuple[UInt8[Tensor, "..."], float] | None:
+    """Which activations stay, 1 or 0 in a byte each, and the scale of what stays; None where dropout is off.
 
     Args:
         shape: Shape of the activations.
         rate: Probability that a value falls, in [0, 1); rounded to 1/256.
         noise: Stream to draw from; None switches dropout off.
-        dtype: Type of the activations.
     """
     threshold = min(255, round(rate * 256))
     if noise is None or threshold == 0:
@@ -29,7 +28,15 @@ def draw(
     words = torch.empty((count + 7) // 8, dtype=torch.int64, device=noise.device)
     words.random_(-(2**63), None, generator=noise)  # the whole range: by default the top bit would always be 0
     kept = words.view(torch.uint8)[:count].view(shape).clamp_(threshold - 1, threshold).sub_(threshold - 1)
-    return kept.to(dtype).mul_(256 / (256 - threshold))
+    return kept, 256 / (256 - threshold)
+
+
+def draw(
+    shape: torch.Size, rate: float, noise: torch.Generator | None, dtype: torch.dtype
+) -> Float[Tensor, "..."] | None:
+    """Factors of dropout for activations of this shape: 0, or the scale of what is kept; None where dropout is off."""
+    drawn = draw_kept(shape, rate, noise)
+    return None if drawn is None else drawn[0].to(dtype).mul_(drawn[1])
 
 
 def dropout(x: Float[Tensor, "..."], rate: float, noise: torch.Generator | None) -> Float[Tensor, "..."]:

@@ -9,9 +9,9 @@ from tunesmith.base import choices
 from tunesmith.base.errors import SettingError
 from tunesmith.base.files import write_json
 from tunesmith.recipes.listener import Listener, Silent
-from tunesmith.recipes.output import OutputFolder
+from tunesmith.recipes.output import METRICS, OutputFolder, finished
 from tunesmith.recipes.prepare import Prepared, prepare
-from tunesmith.recipes.reporting import finished, write_report
+from tunesmith.recipes.reporting import write_report
 from tunesmith.recipes.settings import TuneSettings, nested, tune_settings
 from tunesmith.recipes.tune import run_toml, run_tune
 from tunesmith.report.table import Row
@@ -23,7 +23,7 @@ class Comparison:
 
     Attributes:
         folder: Where everything stands: leaderboard.csv, report.html, METHOD/seed-N.
-        rows: The leaderboard, best first.
+        rows: The leaderboard, best on the dev split first; figures are of the test split where there is one.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ def compare(
     """Tune with each method and seed, and compare.
 
     Args:
-        model: Folder, hub id or preset.
+        model: Folder, hub id, preset, run or adapter.
         data: File, folder with splits, or hub id.
         methods: Names of methods.
         seeds: Seeds for each method: 0, 1, ...
@@ -90,7 +90,7 @@ def run_compare(
         raise SettingError(f"methods: must be names, each once, got {','.join(methods) or 'none'}")
     if seeds < 1:
         raise SettingError(f"seeds: must be at least 1, got {seeds}")
-    per_method = {name: _settings_for(name, tree) for name in methods}
+    per_method = {name: _settings_for(name, tree, methods) for name in methods}
     first = next(iter(per_method.values()))
     record = {
         **run_toml("compare", model, data, first),
@@ -117,26 +117,25 @@ def run_compare(
                 runs.setdefault(name, []).append((seed, folder, metrics))
         rows = write_report(out, runs, prepared.task, facts={**prepared.facts, "Model": str(model)})
         best = rows[0]
-        write_json(
-            out / "metrics.json",
-            {"metric": best.metric, "split": best.split, "best": best.method, best.split: {best.metric: best.mean}},
-        )
+        means = {row.split: {row.metric: row.mean} for row in (best.choice, best) if row is not None}
+        write_json(out / METRICS, {"metric": best.metric, "split": best.split, "best": best.method, **means})
     return Comparison(out, rows)
 
 
-def _settings_for(name: str, tree: Mapping[str, Any]) -> TuneSettings:
-    """Settings of one method; ``method.<name>`` holds its own fields, any other field must be every method's."""
+def _settings_for(name: str, tree: Mapping[str, Any], methods: Sequence[str]) -> TuneSettings:
+    """Settings of one method: ``method.<name>`` holds its own fields, and nothing else may stand there."""
     fields = tree.get("method", {})
     if not isinstance(fields, Mapping):
         raise SettingError(f"method: the methods are named by --methods, got {fields!r}: leave it out")
-    known = choices.names("method")
     own = fields.get(name, {})
     if not isinstance(own, Mapping):
         raise SettingError(f"method.{name}: must be a table of its settings, got {own!r}: set method.{name}.FIELD=...")
-    shared = {key: value for key, value in fields.items() if key not in known}
-    if shared:
-        raise SettingError(
-            f"method.{sorted(shared)[0]}: say which method it is for: method.{name}.{sorted(shared)[0]}=..."
-        )
+    for key in sorted(set(fields) - set(methods)):
+        if key in choices.names("method"):
+            raise SettingError(
+                f"method.{key}: {key} is not compared: add it to --methods (now {','.join(methods)}), "
+                "or leave its settings out"
+            )
+        raise SettingError(f"method.{key}: say which method it is for: method.{name}.{key}=...")
     rest = {key: value for key, value in tree.items() if key != "method"}
     return tune_settings(rest, {"method": {"name": name, **own}})

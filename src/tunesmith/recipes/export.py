@@ -8,9 +8,9 @@ from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import new_folder, write_atomic
 from tunesmith.models._checkpoint import save, why_not_hf
 from tunesmith.models.model import Model
-from tunesmith.recipes.open import is_adapter, is_run, need_tokenizer, open_base
+from tunesmith.recipes.open import lineage, made_on, need_tokenizer
 from tunesmith.recipes.run import Run, load_run
-from tunesmith.recipes.saved import open_adapter, open_run
+from tunesmith.recipes.saved import open_base
 from tunesmith.tuning._peft import save_peft, why_not_peft
 from tunesmith.tuning.lora import AttachedLoRA
 
@@ -22,16 +22,9 @@ def convert(name: str | Path, out: str | Path) -> Model:
         CheckpointError: It cannot be read, or transformers cannot express it.
         StorageError: The folder is not empty or cannot be written.
     """
-    folder, target = Path(name), Path(out)
+    target = Path(out)
     with new_folder(target):
-        if is_run(folder) or is_adapter(folder):
-            opened = open_run(folder) if is_run(folder) else open_adapter(folder)
-            if opened.attached is not None:
-                opened.attached.merge()
-                opened.attached.detach()
-            model = opened.model
-        else:
-            model = open_base(str(name))
+        model = open_base(str(name))
         _check_expressible(model, str(name))
         save(model, target)
     return model
@@ -67,6 +60,11 @@ def export(name: str | Path, out: str | Path, *, form: Literal["peft", "merged"]
             if reason is not None:
                 raise CheckpointError(f"{name}: PEFT cannot hold this adapter: {reason}: use --as merged")
             record = run.opened.record
+            if record is not None and made_on(record.base) is not None:
+                raise CheckpointError(
+                    f"{name}: its base model {record.base} is an adapter or run, no model that PEFT can load: "
+                    "use --as merged"
+                )
             save_peft(target, attached, base=record.base if record else run.model.source)
             need_tokenizer(run.model).save(target)
         write_atomic(target / "README.md", model_card(run, form))
@@ -75,7 +73,7 @@ def export(name: str | Path, out: str | Path, *, form: Literal["peft", "merged"]
 def model_card(run: Run, form: str) -> str:
     """A model card in Markdown with the metadata that the hub reads."""
     record = run.opened.record
-    base = record.base if record else ""
+    base = lineage(record.base)[-1] if record else ""
     method = record.method["name"] if record else ""
     base_name = Path(base).name if Path(base).is_absolute() else base
     scores = [

@@ -1,10 +1,11 @@
 """What a long recipe tells whoever watches: notes, and how far it is."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tunesmith.train.checkpoint import Progress
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Hears of the progress; the command line prints it."""
 

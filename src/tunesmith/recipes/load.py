@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tunesmith.models.model import Model
-from tunesmith.recipes.open import is_adapter, is_run, open_base
-from tunesmith.recipes.saved import open_adapter, open_run
+from tunesmith.recipes.open import is_adapter, is_run
+from tunesmith.recipes.saved import open_adapter, open_base, open_run
 
 
 def load(name: str | Path) -> Model:

@@ -1,11 +1,11 @@
-"""Open a model by any name: a folder of ours or of Hugging Face's, a PEFT adapter, a hub id, a preset."""
+"""What a name of a model stands for: a whole model, a run, an adapter; whole models opened; tokenizer and head."""
 
 import hashlib
 import os
 from pathlib import Path
 
 from tunesmith.base.errors import CheckpointError, SettingError
-from tunesmith.base.files import file_hash
+from tunesmith.base.files import file_hash, read_json
 from tunesmith.models._checkpoint import from_preset, head_from_hf, load, preset_names
 from tunesmith.models._folder import read_config, resolve
 from tunesmith.models.model import Model
@@ -13,6 +13,7 @@ from tunesmith.nn.head import HeadConfig
 from tunesmith.text.tokenizer import Tokenizer, load_tokenizer
 
 RUN_FILE = "tunesmith.json"
+ADAPTER_FILE = "adapter_config.json"
 
 
 def is_run(folder: Path) -> bool:
@@ -22,27 +23,56 @@ def is_run(folder: Path) -> bool:
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds a PEFT adapter and no model."""
-    return os.path.isfile(folder / "adapter_config.json") and not os.path.isfile(folder / "config.json")
+    return os.path.isfile(folder / ADAPTER_FILE) and not os.path.isfile(folder / "config.json")
 
 
-def open_base(name: str, *, tokenizer: str | None = None, seed: int = 0) -> Model:
-    """A whole model, to be tuned: a Hugging Face folder, a hub id, or a preset (random weights).
+def is_preset(name: str) -> bool:
+    """Whether a name is a preset's, and no folder of that name hides it."""
+    return name in preset_names() and not os.path.exists(name)
+
+
+def made_on(name: str) -> str | None:
+    """The base model of a run or adapter that holds no whole model itself; None for all other names.
+
+    Raises:
+        CheckpointError: The file that names it is damaged.
+    """
+    folder = Path(name)
+    if os.path.isfile(folder / "config.json") or not (is_run(folder) or is_adapter(folder)):
+        return None
+    path, key = (folder / RUN_FILE, "base") if is_run(folder) else (folder / ADAPTER_FILE, "base_model_name_or_path")
+    base = read_json(path).get(key)
+    if not isinstance(base, str):
+        raise CheckpointError(f"{path} {key}: must name the base model, got {base!r}")
+    return str(folder / base) if is_adapter(folder) and (folder / base).is_dir() else base
+
+
+def lineage(name: str) -> list[str]:
+    """A model and what it was made on, and so on, down to a whole model.
+
+    Raises:
+        CheckpointError: A file that names a base model is damaged, or the way leads back to where it came from.
+    """
+    found, seen = [name], {os.path.realpath(name)}
+    while (base := made_on(found[-1])) is not None:
+        if os.path.realpath(base) in seen:
+            raise CheckpointError(f"{found[-1]}: is made on {base}, which is made on it: one of the two is damaged")
+        found.append(base)
+        seen.add(os.path.realpath(base))
+    return found
+
+
+def open_whole(name: str, *, seed: int = 0) -> Model:
+    """A whole model: a Hugging Face folder, a hub id, or a preset (random weights).
 
     Args:
         name: Folder, hub id or preset.
-        tokenizer: Folder of a tokenizer to use in place of the model's.
         seed: Seed of fresh weights.
 
     Raises:
         CheckpointError: There is no such model, or it is damaged.
     """
-    if name in preset_names() and not Path(name).exists():
-        model = from_preset(name, seed=seed)
-    else:
-        model = load(name, seed=seed)
-    if tokenizer is not None:
-        set_tokenizer(model, tokenizer)
-    return model
+    return from_preset(name, seed=seed) if is_preset(name) else load(name, seed=seed)
 
 
 def set_tokenizer(model: Model, tokenizer: str) -> None:
@@ -99,7 +129,7 @@ def longest_text(model: Model, *, wanted: int, pair: bool) -> int:
         )
     segments = tokenizer.encode(["a"], ["a"], max_tokens=None).segments[0] if pair else []
     highest = max(segments, default=0)
-    if encoder.segments is not None and highest >= encoder.segments:
+    if encoder.num_segments and highest >= encoder.num_segments:  # without a table none is read
         raise CheckpointError(
             f"{model.source}: its tokenizer puts a second text into segment {highest}, but config.json "
             f"type_vocab_size is {encoder.num_segments}: join the two texts into one column"
@@ -122,12 +152,30 @@ def task_head(model: Model, problem: str) -> HeadConfig:
 
 
 def fingerprint(name: str) -> str:
-    """Hash of a model's weights and config, or the name of a preset; it tells whether a base model is still the same.
+    """Hash of all that shapes a model's weights, or the name of a preset; it tells whether a base is still the same.
+
+    That of a run or adapter covers its own files and the fingerprint of what it was made on.
 
     Raises:
         CheckpointError: There is no such model.
     """
-    if name in preset_names() and not Path(name).exists():
+    *layers, whole = lineage(name)
+    found = _fingerprint_of_whole(whole)
+    for layer in reversed(layers):
+        digest = hashlib.sha256(found.encode())
+        for path in (Path(layer) / file for file in (RUN_FILE, ADAPTER_FILE)):
+            fields = read_json(path) if path.is_file() else {}
+            for place in ("base", "base_model_name_or_path"):  # where the base stands may change; what it is may not
+                fields.pop(place, None)
+            digest.update(repr(sorted(fields.items())).encode())
+        for path in (Path(layer) / file for file in ("adapter_model.safetensors", "delta.safetensors")):
+            digest.update((file_hash(path) if path.is_file() else "").encode())
+        found = digest.hexdigest()
+    return found
+
+
+def _fingerprint_of_whole(name: str) -> str:
+    if is_preset(name):
         return f"preset {name}"
     folder = resolve(name)
     digest = hashlib.sha256(str(sorted(read_config(folder).items(), key=lambda item: item[0])).encode())

@@ -5,13 +5,42 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.base.config import read_toml, toml_text
-from tunesmith.base.errors import SettingError, StorageError
-from tunesmith.base.files import empty_folder, locked, remove_quietly, storage_error, write_atomic
+from tunesmith.base.errors import CheckpointError, SettingError, StorageError
+from tunesmith.base.files import empty_folder, locked, read_json, remove_quietly, storage_error, write_atomic
 from tunesmith.recipes.settings import check_same
 
+METRICS = "metrics.json"
 _RECORD = "run.toml"
 _BEFORE = ".before"  # what --overwrite replaces, kept until there is something in its place; whole with its run.toml
 _GONE = ".gone"  # what is being deleted
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """metrics.json of a finished run; None where it is not there, or does not hold what a run writes into it."""
+    try:
+        metrics = read_json(folder / METRICS)
+    except CheckpointError:
+        return None
+    scores, name = metrics.get("dev"), metrics.get("metric")
+    whole = isinstance(scores, Mapping) and isinstance(scores.get(name), int | float)
+    return metrics if whole else None
+
+
+def need_finished(folder: Path) -> dict[str, Any]:
+    """metrics.json of a run.
+
+    Raises:
+        CheckpointError: The run is unfinished, or the file is damaged.
+    """
+    metrics = finished(folder)
+    if metrics is not None:
+        return metrics
+    if (folder / METRICS).is_file():
+        raise CheckpointError(
+            f"{folder / METRICS}: damaged, so this run does not count as finished: the same command with --resume "
+            "makes it again"
+        )
+    raise CheckpointError(f"{folder}: this run is unfinished: the same command with --resume goes on with it")
 
 
 class OutputFolder:
@@ -59,9 +88,10 @@ class OutputFolder:
             check_same(self.out, read_toml(kept), self.record)
             for part in self.out.rglob(".*.part"):  # what a killed process was writing
                 part.unlink(missing_ok=True)
-            for done in self.out.rglob("metrics.json"):  # and what it had not yet tidied up
-                remove_quietly(done.parent / "checkpoint")
-            return (self.out / "metrics.json").is_file()
+            for done in self.out.rglob(METRICS):  # and what it had not yet tidied up
+                if finished(done.parent) is not None:
+                    remove_quietly(done.parent / "checkpoint")
+            return finished(self.out) is not None
         elif held:
             raise StorageError(f"{self.out}: already holds {held[0]}: add --resume to go on, --overwrite to start anew")
         self._started = True
@@ -81,7 +111,7 @@ class OutputFolder:
         """Keep what a run that failed has left if it can be resumed; else put back what stood here before."""
         before = self.out / _BEFORE
         moving = before.exists() and not (before / _RECORD).exists()  # killed while putting aside or back
-        results = [*self.out.rglob("checkpoint/last.safetensors"), *self.out.rglob("metrics.json")]
+        results = [*self.out.rglob("checkpoint/last.safetensors"), *self.out.rglob(METRICS)]
         if not moving and any(before not in path.parents for path in results):
             self._drop_before()
             return

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tunesmith.base.errors import CheckpointError
-from tunesmith.base.files import read_json, write_atomic
+from tunesmith.base.files import write_atomic
 from tunesmith.base.shapes import Tensor
 from tunesmith.report.html import render_report
 from tunesmith.report.table import Row, csv_text, leaderboard
@@ -60,6 +60,8 @@ def write_report(
 ) -> list[Row]:
     """Write report.html, and leaderboard.csv where there are several runs; give back the leaderboard.
 
+    The methods are ranked by the dev split; what is shown of them is measured on the test split where there is one.
+
     Args:
         out: Folder to write into.
         runs: For each method, the seed, folder and metrics of each run.
@@ -69,7 +71,7 @@ def write_report(
     trials = [read_trial(method, *run) for method, seeds in runs.items() for run in seeds]
     metric = str(trials[0].metrics.get("metric", task.usual_metric))
     split = "test" if all("test" in trial.metrics for trial in trials) else "dev"
-    rows = leaderboard(trials, metric=metric, split=split)
+    rows = leaderboard(trials, metric=metric, split=split, chosen_on="dev")
     single = len(trials) == 1
     best = rows[0].method
     folder = out if single else out / best / f"seed-{runs[best][0][0]}"
@@ -80,6 +82,7 @@ def write_report(
         trials=trials,
         metric=metric,
         split=split,
+        chosen_on="dev",
         facts={**facts, **machine_facts()},
         labels=list(task.labels) if task.problem == "single_label" else None,
         next_steps=[
@@ -101,9 +104,3 @@ def machine_facts() -> dict[str, str]:
         "Machine": f"{device}, {os.cpu_count()} CPU cores, torch on {torch.get_num_threads()} threads",
         "Versions": f"Python {platform.python_version()}, torch {torch.__version__}",
     }
-
-
-def finished(folder: Path) -> dict[str, Any] | None:
-    """metrics.json of a finished run, None where it is not finished."""
-    path = folder / "metrics.json"
-    return read_json(path) if path.is_file() else None

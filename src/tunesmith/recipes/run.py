@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.base.errors import CheckpointError, DataError
-from tunesmith.base.files import read_json
 from tunesmith.recipes.open import need_tokenizer
+from tunesmith.recipes.output import need_finished
 from tunesmith.recipes.saved import Opened, open_adapter, open_run
 from tunesmith.tasks import Labelled, TaskConfig
 from tunesmith.tasks.tagging import TaggingConfig
@@ -133,7 +133,7 @@ def load_run(folder: str | Path) -> Run:
     return Run(
         opened,
         task=task,
-        metrics=read_json(folder / "metrics.json"),
+        metrics=need_finished(folder),
         folder=folder,
         max_tokens=opened.record.max_tokens,
     )

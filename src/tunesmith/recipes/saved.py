@@ -4,6 +4,7 @@
 head. ``metrics.json`` is written last: a run without it is unfinished.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from tunesmith.base.files import load_tensors, read_json, save_tensors, write_js
 from tunesmith.models._checkpoint import head_from_hf, load, save
 from tunesmith.models._keys import foreign_name
 from tunesmith.models.model import Model, ModelConfig
-from tunesmith.recipes.open import RUN_FILE, fingerprint, open_base
+from tunesmith.recipes.head import put_head
+from tunesmith.recipes.open import RUN_FILE, fingerprint, is_run, lineage, made_on, open_whole, set_tokenizer
+from tunesmith.recipes.output import need_finished
 from tunesmith.tasks import TaskConfig
 from tunesmith.text.tokenizer import load_tokenizer
 from tunesmith.tuning import Attached, MethodConfig
@@ -80,6 +83,37 @@ def save_run(folder: Path, attached: Attached, *, method: MethodConfig, record: 
     write_json(folder / RUN_FILE, record.model_dump(mode="json"))
 
 
+def open_base(name: str, *, tokenizer: str | None = None, seed: int = 0) -> Model:
+    """A whole model, to be tuned; what a run or adapter has added to its own base model is folded in.
+
+    Args:
+        name: Folder of a model, run or adapter, hub id or preset.
+        tokenizer: Folder of a tokenizer to use in place of the model's.
+        seed: Seed of fresh weights.
+
+    Raises:
+        CheckpointError: There is no such model, it is damaged or unfinished, or what it was made on is gone or changed.
+    """
+    folder = Path(name)
+    if os.path.isfile(folder / "run.toml"):
+        need_finished(folder)
+        if not is_run(folder):
+            one = next((path for path in sorted(folder.glob(f"*/*/{RUN_FILE}"))), folder / "METHOD" / "seed-N" / "-")
+            raise CheckpointError(f"{folder}: a comparison, not a model: name one of its runs, such as {one.parent}")
+    if len(lineage(name)) == 1:
+        model = open_whole(name, seed=seed)
+    else:
+        opened = open_run(folder) if is_run(folder) else open_adapter(folder)
+        if opened.attached is not None:
+            opened.attached.merge()
+            opened.attached.detach()
+        model = opened.model
+        model.source = name
+    if tokenizer is not None:
+        set_tokenizer(model, tokenizer)
+    return model
+
+
 def open_run(folder: Path) -> Opened:
     """Read a run of ours back.
 
@@ -87,8 +121,7 @@ def open_run(folder: Path) -> Opened:
         CheckpointError: It is unfinished or damaged, or its base model is gone or has changed.
     """
     record = _read_record(folder)
-    if not (folder / "metrics.json").is_file():
-        raise CheckpointError(f"{folder}: this run is unfinished: the same command with --resume goes on with it")
+    need_finished(folder)
     task, method = _task_and_method(folder, record)
     if method.saves == "model":
         model = load(folder)
@@ -101,12 +134,13 @@ def open_run(folder: Path) -> Opened:
         raise CheckpointError(f"{folder}: its base model {record.base} has changed since: the run no longer fits it")
     base = open_base(record.base, seed=record.base_seed)
     base.tokenizer = load_tokenizer(folder) or base.tokenizer
-    model = base.with_head(record.model.head, labels=record.model.labels, seed=record.base_seed)
+    model = put_head(base, record.model.head, labels=record.model.labels, seed=record.base_seed)
     if method.saves == "peft" and not (folder / "delta.safetensors").is_file():
         attached = attach_peft(model, read_peft(folder), source=str(folder))
     else:
         attached = method.attach(model, seed=record.base_seed)
         _load_delta(folder / "delta.safetensors", attached)
+    model.source = str(folder)
     return Opened(model.eval(), attached, task, record)
 
 
@@ -117,8 +151,7 @@ def open_adapter(folder: Path) -> Opened:
         CheckpointError: It is no LoRA adapter, or does not fit its base model.
     """
     adapter = read_peft(folder)
-    where = folder / adapter.base if (folder / adapter.base).is_dir() else Path(adapter.base)
-    model = open_base(str(where))
+    model = open_base(made_on(str(folder)) or adapter.base)
     model.tokenizer = load_tokenizer(folder) or model.tokenizer
     model = _head_for(model, adapter)
     attached = attach_peft(model, adapter, source=str(folder))

@@ -20,13 +20,14 @@ from tunesmith.base.shapes import Tensor
 from tunesmith.models._checkpoint import check_plain
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
+from tunesmith.recipes.head import head_for, put_head, why_fresh
 from tunesmith.recipes.listener import Listener, Silent
-from tunesmith.recipes.open import fingerprint, longest_text, need_tokenizer, open_base, set_tokenizer, task_head
-from tunesmith.recipes.output import OutputFolder
+from tunesmith.recipes.open import fingerprint, longest_text, need_tokenizer, set_tokenizer
+from tunesmith.recipes.output import METRICS, OutputFolder
 from tunesmith.recipes.prepare import Prepared, prepare
 from tunesmith.recipes.reporting import predictions_of, write_report
 from tunesmith.recipes.run import Run, load_run
-from tunesmith.recipes.saved import FORMAT, Opened, RunRecord, save_run
+from tunesmith.recipes.saved import FORMAT, Opened, RunRecord, open_base, save_run
 from tunesmith.recipes.settings import TuneSettings, nested, tune_settings
 from tunesmith.tasks import Labelled, TaskConfig
 from tunesmith.text.batching import Order, Packed, cut_by_tokens, pack
@@ -59,7 +60,7 @@ def tune(
     """Tune a model and give back the run.
 
     Args:
-        model: Folder, hub id, preset, or a model (which is copied, not changed).
+        model: Folder, hub id, preset, run, adapter, or a model (which is copied, not changed).
         data: File, folder with splits, or hub id.
         method: Name of a method, or its settings.
         out: Folder of the run; a temporary one, gone with the run, if None.
@@ -104,6 +105,8 @@ def run_tune(
         if finished:
             listener.note(f"{out}: already finished")
             return load_run(out)
+        if (out / METRICS).exists():
+            listener.note(f"{out / METRICS}: damaged, so this run is made again")
         prepared = prepared or prepare(data, settings)
         for note in prepared.notes:
             listener.note(note)
@@ -127,16 +130,20 @@ def _tune_in(
     base = _open(given, settings)
     source = base.source if isinstance(given, Model) else str(given)
     base_fingerprint = fingerprint(source)
-    head = settings.method.head(task.head(task_head(base, task.problem)))
-    model = base.with_head(head, labels=task.labels, seed=seed)
+    head = head_for(base, task, settings.method)
+    model = put_head(base, head, labels=task.labels, seed=seed)
     tokenizer = need_tokenizer(model)
     max_tokens = longest_text(model, wanted=settings.data.max_tokens, pair=task.pair is not None)
     parts = {name: task.encode(table, tokenizer, max_tokens=max_tokens) for name, table in prepared.tables.items()}
     for name, part in parts.items():
         if part.examples.truncated:
             listener.note(f"{name}: {part.examples.truncated} of {len(part)} texts cut to {max_tokens} tokens")
-    if model.fresh:
-        listener.note(f"fresh weights (not in the checkpoint): {', '.join(model.fresh)}")
+    reason = why_fresh(base, head, task.labels)
+    if reason is not None:
+        listener.note(f"fresh output layer: {reason}")
+    absent = [name for name in model.fresh if reason is None or not name.startswith("head.output.")]
+    if absent:
+        listener.note(f"fresh weights (not in the checkpoint): {', '.join(absent)}")
     if "head.output.bias" in model.fresh:
         task.prepare_head(model.head or model, parts["train"].targets)
     before = {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -144,7 +151,7 @@ def _tune_in(
     if isinstance(given, Model) and settings.method.saves != "model":
         saved = attached.state()
         frozen = {name: tensor for name, tensor in before.items() if name not in saved}
-        _check_same_again(frozen, source, head, seed=seed)
+        _check_same_again(frozen, source, head, labels=task.labels, seed=seed)
     listener.note(f"computing in {_name(machine.dtype)} on {machine.device.type}: {machine.reason}")
     outcome = _learn(attached, task, parts, settings, machine, out, listener)
 
@@ -174,13 +181,15 @@ def _open(given: str | Path | Model, settings: TuneSettings) -> Model:
     return base
 
 
-def _check_same_again(frozen: Mapping[str, Tensor], source: str, head: HeadConfig, *, seed: int) -> None:
+def _check_same_again(
+    frozen: Mapping[str, Tensor], source: str, head: HeadConfig, *, labels: tuple[str, ...], seed: int
+) -> None:
     """A run that saves only what it changes must find the rest where the model came from.
 
     Raises:
         CheckpointError: The model has other weights than what it was loaded from.
     """
-    again = dict(open_base(source, seed=seed).with_head(head, seed=seed).named_parameters())
+    again = dict(put_head(open_base(source, seed=seed), head, labels=labels, seed=seed).named_parameters())
     for name, tensor in frozen.items():
         if name not in again or not torch.equal(again[name], tensor.cpu()):
             raise CheckpointError(
@@ -345,7 +354,7 @@ def _finish(
     run.metrics = metrics
     facts = {**prepared.facts, "Model": run.opened.record.base if run.opened.record else ""}
     write_report(out, {settings.method.choice_name(): [(settings.train.seed, out, metrics)]}, run.task, facts=facts)
-    write_json(out / "metrics.json", metrics)
+    write_json(out / METRICS, metrics)
     remove_quietly(out / "checkpoint")
     return run
 

@@ -76,6 +76,7 @@ def render_report(
     trials: Sequence[Trial],
     metric: str,
     split: str,
+    chosen_on: str | None = None,
     facts: Mapping[str, str],
     labels: Sequence[str] | None,
     next_steps: Sequence[str],
@@ -86,7 +87,8 @@ def render_report(
         title: heading of the page.
         trials: of one comparison; at least one.
         metric: ranks the methods.
-        split: where `metric` is read.
+        split: where the `metric` that is shown is read.
+        chosen_on: where the `metric` that ranks them is read; `split` by default.
         facts: what to know about data, model, machine and versions, by name, in the order to show.
         labels: class names in order, for a confusion matrix; None where the task has no classes.
         next_steps: commands that a reader may type next, one block each.
@@ -94,7 +96,8 @@ def render_report(
     Raises:
         ValueError: if two trials hold predictions of different examples.
     """
-    rows = leaderboard(trials, metric=metric, split=split)
+    rows = leaderboard(trials, metric=metric, split=split, chosen_on=chosen_on)
+    chosen = rows[0].choice if rows else None
     hard = hard_examples(trials)
     regression = any(item.error is not None for trial in trials for item in trial.predictions)
     environment = jinja2.Environment(
@@ -106,6 +109,7 @@ def render_report(
     page = environment.from_string(source).render(
         title=title,
         metric=metric_name(split, metric),
+        chosen=metric_name(chosen.split, chosen.metric) if chosen is not None else None,
         verdict=verdict(rows),
         rows=rows,
         columns=_columns(rows, metric_name(split, metric)),
@@ -183,6 +187,10 @@ def _columns(rows: Sequence[Row], name: str) -> list[tuple[str, list[_Cell]]]:
     columns = [column(name, lambda row: number_text(row.mean), lambda row: row.mean)]
     if any(row.ci95_low is not None for row in rows):
         columns.append(column("95 % interval", interval_text, lambda row: row.ci95_low))
+    if rows and rows[0].choice is not None:
+        heading = metric_name(rows[0].choice.split, rows[0].choice.metric)
+        choices = [row.choice.mean if row.choice is not None else None for row in rows]
+        columns.append((heading, [_Cell(number_text(mean), mean) for mean in choices]))
     columns.append(column("seeds", seeds_text, lambda row: row.seeds))
     costs: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
         ("trainable", "trainable_parameters", count_text),

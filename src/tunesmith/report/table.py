@@ -41,7 +41,9 @@ class Row:
         train_seconds: mean over the seeds.
         peak_memory_bytes: largest over the seeds.
         examples_per_second: mean over the seeds.
-        other_means: `<split>_<metric>` to its mean over the seeds, for all that do not rank the rows.
+        other_means: `<split>_<metric>` to its mean over the seeds, for all but `metric` on `split`.
+        choice: the same method on the split that rows are ranked by, where that is another one than `split`;
+            `standing` is then that one's.
     """
 
     method: str
@@ -61,6 +63,7 @@ class Row:
     peak_memory_bytes: int | None
     examples_per_second: float | None
     other_means: dict[str, float | None] = field(default_factory=dict)
+    choice: "Row | None" = None
 
 
 CSV_COLUMNS = (
@@ -70,7 +73,7 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-def leaderboard(trials: Sequence[Trial], *, metric: str, split: str) -> list[Row]:
+def leaderboard(trials: Sequence[Trial], *, metric: str, split: str, chosen_on: str | None = None) -> list[Row]:
     """One row per method, best first, methods without a value last.
 
     The interval says how far the mean would move with other seeds; of other evaluation examples it knows
@@ -79,8 +82,18 @@ def leaderboard(trials: Sequence[Trial], *, metric: str, split: str) -> list[Row
     Args:
         trials: of one comparison, in any order.
         metric: ranks the rows. Larger is better, except for the names in `LOWER_IS_BETTER`.
-        split: where `metric` is read.
+        split: where the `metric` that the rows show is read.
+        chosen_on: where the `metric` that ranks them is read, `split` by default. A method that is chosen by the
+            figure that is reported looks better than it is, so a report on "test" ranks by "dev".
     """
+    ranked = _ranked(trials, metric=metric, split=chosen_on or split)
+    if chosen_on is None or chosen_on == split:
+        return ranked
+    shown = {row.method: row for row in _ranked(trials, metric=metric, split=split)}
+    return [replace(shown[row.method], standing=row.standing, choice=row) for row in ranked]
+
+
+def _ranked(trials: Sequence[Trial], *, metric: str, split: str) -> list[Row]:
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(trial.method, []).append(trial)
@@ -113,6 +126,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 def console_table(rows: Sequence[Row]) -> rich.table.Table:
     """The rows as a table that fits a terminal of 80 columns; the CSV file and the report hold the rest."""
     name = metric_name(rows[0].split, rows[0].metric) if rows else "metric"
+    choices = [row.choice for row in rows if row.choice is not None]
     intervals = any(row.ci95_low is not None for row in rows)
     table = rich.table.Table(
         box=rich.box.SIMPLE_HEAD,
@@ -121,13 +135,15 @@ def console_table(rows: Sequence[Row]) -> rich.table.Table:
         caption_justify="left",
     )
     table.add_column("method", overflow="fold")
-    for heading in (name, "seeds", "trains", "saved", "time"):
+    chosen = [choices[0].split] if choices else []
+    for heading in (*chosen, name, "seeds", "trains", "saved", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in rows:
         half = None if row.ci95_high is None or row.mean is None else row.ci95_high - row.mean
         cells = (
             row.method,
+            *([] if row.choice is None else [number_text(row.choice.mean)]),
             number_text(row.mean) + ("" if half is None else f" ±{number_text(half)}"),
             seeds_text(row),
             count_text(row.trainable_parameters),
@@ -141,7 +157,13 @@ def console_table(rows: Sequence[Row]) -> rich.table.Table:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """One sentence: who is best, by how much, whether the seeds can tell, and what does as well for less."""
+    """Who is best, by how much, whether the seeds can tell, what does as well for less, and what that is worth."""
+    if rows and rows[0].choice is not None:
+        shown = rows[0]
+        chosen = verdict([row.choice for row in rows if row.choice is not None])
+        name = metric_name(shown.split, shown.metric)
+        interval = "" if shown.ci95_low is None else f" (95 % interval {interval_text(shown)})"
+        return f"{chosen} {shown.method} reaches {number_text(shown.mean)} {name}{interval}."
     if not rows or rows[0].mean is None:
         return "No trial has a value to compare."
     best = rows[0]

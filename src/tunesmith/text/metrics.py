@@ -62,12 +62,12 @@ def classification_metrics(gold: Sequence[int], predicted: Sequence[int], *, num
     return metrics | {"f1": float(f1[1])} if num_labels == 2 else metrics
 
 
-def multilabel_metrics(gold: Bool[np.ndarray, "B C"], predicted: Bool[np.ndarray, "B C"]) -> dict[str, float]:
+def multilabel_metrics(gold: Bool[np.ndarray, "B C"], predicted: Bool[np.ndarray, "_ _"]) -> dict[str, float]:
     """Metrics of any number of classes per example.
 
     Args:
         gold: Whether the example has the class.
-        predicted: Whether it is predicted to have it.
+        predicted: Whether it is predicted to have it, in the shape of `gold`.
 
     Returns:
         `exact_match` (the whole set is right), `micro_f1` (over all decisions together) and `macro_f1` (the

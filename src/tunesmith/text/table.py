@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pyarrow
 from pyarrow import parquet
@@ -94,6 +94,12 @@ def read_table(path: str | Path) -> Table:
     several lines) and give strings, with None for an empty cell. JSON Lines hold one object per line; a key
     that a line lacks is None. Blank lines are skipped.
 
+    In a TSV file quotation marks quote cells or are plain characters (as in GLUE, where a cell may begin with one
+    that is never closed); the file as a whole tells which. They quote if every cell that begins with one is closed
+    as CSV has it and all rows have as many cells as the header; they are plain characters if not. Where both
+    readings fit, and the quoted one only by drawing several lines into one cell, each line is a row: that is what a
+    stray mark at the beginning of a cell and another one at the end of a later cell look like.
+
     Raises:
         DataError: The file cannot be opened, has an unknown extension, holds no rows, or is damaged anywhere.
     """
@@ -150,7 +156,7 @@ def _line_of(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _read(stream: IO[bytes], source: str, extension: str) -> Table:
+def _read(stream: io.BufferedReader, source: str, extension: str) -> Table:
     if extension == ".parquet":
         return _read_parquet(stream, source)
     if extension.endswith(".gz"):
@@ -159,10 +165,10 @@ def _read(stream: IO[bytes], source: str, extension: str) -> Table:
     kind = extension.removesuffix(".gz")
     if kind in JSON_LINES:
         return _read_json_lines(lines, source)
-    return _read_delimited(lines, source, DELIMITERS[kind])
+    return _read_tabs(lines, source) if kind == ".tsv" else _read_delimited(lines, source, DELIMITERS[kind])
 
 
-def _decoded_lines(stream: IO[bytes], source: str) -> Iterator[str]:
+def _decoded_lines(stream: io.BufferedReader, source: str) -> Iterator[str]:
     """The lines of `stream` with their ends, so that line numbers hold even inside quoted cells."""
     offset = 0
     for number in itertools.count(1):
@@ -195,8 +201,27 @@ def _check_names(names: Sequence[str], where: str) -> None:
         raise DataError(f"{where}: the column name {twice!r} occurs twice: rename one of them")
 
 
-def _read_delimited(lines: Iterable[str], source: str, delimiter: str) -> Table:
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+def _read_tabs(lines: Iterable[str], source: str) -> Table:
+    kept = list(lines)
+    try:
+        quoted = _read_delimited(kept, source, "\t")
+        if not any("\n" in cell for name, cells in quoted.columns.items() for cell in (name, *cells) if cell):
+            return quoted
+    except DataError as error:
+        quoted = error
+    try:
+        return _read_delimited(kept, source, "\t", quotes="plain")
+    except DataError:
+        if isinstance(quoted, DataError):
+            raise quoted from None
+        return quoted
+
+
+def _read_delimited(
+    lines: Iterable[str], source: str, delimiter: str, *, quotes: Literal["quote", "plain"] = "quote"
+) -> Table:
+    quoting = csv.QUOTE_MINIMAL if quotes == "quote" else csv.QUOTE_NONE
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting)
     header: list[str] | None = None
     rows: list[list[str]] = []
     starts: list[int] = []
@@ -292,7 +317,7 @@ def _read_json_lines(lines: Iterable[str], source: str) -> Table:
     return Table({name: [row.get(name) for row in rows] for name in names}, source, starts)
 
 
-def _read_parquet(stream: IO[bytes], source: str) -> Table:
+def _read_parquet(stream: io.BufferedReader, source: str) -> Table:
     try:
         return _from_arrow(parquet.ParquetFile(stream).read(), source)
     except DataError:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import Tokenizer as Backend
@@ -40,6 +41,19 @@ class Encoded:
     segments: list[list[int]]
     words: list[list[int | None]]
     truncated: list[bool]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A text to go on from.
+
+    Attributes:
+        ids: Token ids, with the special tokens that stand before a text and without those behind it.
+        ends: Where each token ends in the text, in characters; 0 for special tokens.
+    """
+
+    ids: list[int]
+    ends: list[int]
 
 
 class Tokenizer:
@@ -94,8 +108,8 @@ class Tokenizer:
         Raises:
             CheckpointError: The tokenizer has no token for a text, not even an unknown one.
         """
-        backend = self.backend
         as_words = bool(len(texts)) and not isinstance(texts[0], str)
+        backend = self.backend
         if as_words and _needs_prefix_space(backend):
             backend = Backend.from_str(backend.to_str())
             backend.pre_tokenizer.add_prefix_space = True  # words of byte-level BPE begin with a space
@@ -103,11 +117,7 @@ class Tokenizer:
             backend.enable_truncation(max_tokens, strategy="longest_first")
         try:
             items = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-            encodings = backend.encode_batch(items, is_pretokenized=as_words)
-        except Exception as error:
-            if type(error) is not Exception:  # the library's own errors are bare, all others are our mistakes
-                raise
-            raise CheckpointError(f"tokenizer: cannot encode these texts: {str(error).splitlines()[0]}") from None
+            encodings = _encode(backend, items, as_words=as_words)
         finally:
             backend.no_truncation()
         return Encoded(
@@ -116,6 +126,24 @@ class Tokenizer:
             words=[encoding.word_ids for encoding in encodings] if as_words else [],
             truncated=[bool(encoding.overflowing) for encoding in encodings],
         )
+
+    def openings(self, texts: Sequence[str]) -> list[Opening]:
+        """Texts to go on from.
+
+        Raises:
+            CheckpointError: The tokenizer has no token for a text, not even an unknown one.
+        """
+        found = []
+        for encoding in _encode(self.backend, list(texts), as_words=False):
+            special = encoding.special_tokens_mask
+            begins = special.index(0) if 0 in special else min(1, len(special))  # of no text, one begins it
+            size = max([begins, *(i + 1 for i, mark in enumerate(special) if not mark)])
+            found.append(Opening(encoding.ids[:size], [end for _, end in encoding.offsets[:size]]))
+        return found
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without special tokens."""
+        return self.backend.decode(list(ids), skip_special_tokens=True)
 
     def token_id(self, token: str) -> int | None:
         """Id of a token, None where there is none."""
@@ -130,6 +158,15 @@ class Tokenizer:
         files = {"tokenizer.json": self.backend.to_str(pretty=True).encode(), **self.files}
         for name, content in files.items():
             write_atomic(folder / name, content)
+
+
+def _encode(backend: Backend, items: list[Any], *, as_words: bool) -> list[tokenizers.Encoding]:
+    try:
+        return backend.encode_batch(items, is_pretokenized=as_words)
+    except Exception as error:
+        if type(error) is not Exception:  # the library's own errors are bare, all others are our mistakes
+            raise
+        raise CheckpointError(f"tokenizer: cannot encode these texts: {str(error).splitlines()[0]}") from None
 
 
 def load_tokenizer(folder: Path) -> Tokenizer | None:

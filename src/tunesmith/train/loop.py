@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -28,6 +28,7 @@ class TrainingError(UserError, ArithmeticError):
     """Training went wrong in a way that settings can mend."""
 
 
+@runtime_checkable
 class Work(Protocol):
     """What is learnt."""
 

@@ -199,7 +199,7 @@ class _LoRA(torch.autograd.Function):
         small_b = (lora_b * scale).to(x.dtype)
         inner = x @ small_a.t()  # (N, R)
         y = F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
-        y += inner @ small_b.t()
+        y.addmm_(inner, small_b.t())
         ctx.save_for_backward(x, weight, small_a, small_b, inner)
         ctx.scale = scale
         ctx.dtypes = lora_a.dtype, lora_b.dtype
@@ -214,6 +214,5 @@ class _LoRA(torch.autograd.Function):
         grad_a = (grad_inner.t() @ x).to(ctx.dtypes[0])
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ weight.to(grad.dtype)
-            grad_x += grad_inner @ small_a
+            grad_x = (grad @ weight.to(grad.dtype)).addmm_(grad_inner, small_a)
         return grad_x, None, None, grad_a, grad_b, None

@@ -20,8 +20,8 @@ class Adjustments:
         repetition_penalty: Positive logits of seen tokens are divided by it, negative ones multiplied
             (CTRL, arXiv:1909.05858, section 4.1).
         no_repeat_ngram_size: No sequence of so many tokens twice; 0 for no such rule.
-        forced_first: The first new token must be this.
-        forced_last: The last possible token must be this.
+        forced_first: The second token of a sequence must be this: the first new one of an encoder-decoder.
+        forced_last: The last possible token must be one of these.
         max_new_tokens: Where the last possible token is.
     """
 
@@ -30,13 +30,13 @@ class Adjustments:
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     forced_first: int | None = None
-    forced_last: int | None = None
+    forced_last: Collection[int] = ()
     max_new_tokens: int = 0
 
     @property
     def needed(self) -> bool:
         """Whether anything is changed."""
-        forced = self.forced_first is not None or self.forced_last is not None
+        forced = self.forced_first is not None or bool(self.forced_last)
         return forced or self.min_new_tokens > 0 or self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
 
     def __call__(
@@ -61,9 +61,9 @@ class Adjustments:
                 banned |= set(self.ends)
             if banned:
                 logits[row, torch.tensor(sorted(banned), device=logits.device)] = NEVER
-            forced = self.forced_first if count == 0 else None
-            forced = self.forced_last if self.forced_last is not None and count == self.max_new_tokens - 1 else forced
-            if forced is not None:
+            forced = [self.forced_first] if self.forced_first is not None and len(history) == 1 else []
+            forced = list(self.forced_last) if self.forced_last and count == self.max_new_tokens - 1 else forced
+            if forced:
                 logits[row] = NEVER
                 logits[row, forced] = 0.0
         return logits

@@ -72,11 +72,13 @@ class TransformerXL(Position):
         found = distances.by_query(self._with(query, self.position_bias) @ positions)
         found = found + (key * self.content_bias.to(key.dtype)[:, None]).sum(-1)[:, :, None]
         if self.segment is not None and self.segment_bias is not None:
+            vectors = self.segment.to(query.dtype).permute(1, 2, 0)  # (H, K, 2)
+            same, other = (self._with(query, self.segment_bias) @ vectors).unbind(-1)
+            if key.shape[2] != group.keys.length:  # a cache's keys: whoever decodes has one segment only
+                return (found + same[..., None]) * layer.scale
             ours = _bins(state.queries, group.queries, group.size)
             theirs = _bins(state.keys, group.keys, group.size)
             differ = (ours[:, :, None] != theirs[:, None])[:, None]
-            vectors = self.segment.to(query.dtype).permute(1, 2, 0)  # (H, K, 2)
-            same, other = (self._with(query, self.segment_bias) @ vectors).unbind(-1)
             found = found + torch.where(differ, other[..., None], same[..., None])
         return found * layer.scale
 

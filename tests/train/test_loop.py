@@ -1,0 +1,263 @@
+"""The loop by itself, on least squares: when it stops, what it leaves, and that micro-batches change nothing."""
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from tunesmith.base.errors import UserError
+from tunesmith.text.batching import Examples, Order, cut_by_tokens, pack
+from tunesmith.text.tokenizer import Encoded
+from tunesmith.train import loop
+from tunesmith.train.checkpoint import Checkpoints
+from tunesmith.train.loop import Evaluation, Interrupted, Plan, TrainingError, train
+
+SIZE, STEPS = 24, 12
+CPU = torch.device("cpu")
+
+
+class LeastSquares:
+    """Sum of squared errors of a linear map with dropout on its inputs; an example has as many tokens as targets."""
+
+    def __init__(self, *, limit=40, rate=0.0, batch_size=8, dtype=torch.float64):
+        draw = np.random.default_rng(0)
+        self.lengths = draw.integers(1, 9, SIZE)
+        ids = [[1] * int(length) for length in self.lengths]
+        segments = [[0] * len(row) for row in ids]
+        self.examples = Examples(Encoded(ids=ids, segments=segments, words=[[] for _ in ids], truncated=[False] * SIZE))
+        self.x = torch.from_numpy(draw.normal(size=(SIZE, 5))).to(dtype)
+        self.y = torch.from_numpy(draw.normal(size=(SIZE, 3))).to(dtype)
+        self.weight = torch.nn.Parameter(torch.from_numpy(draw.normal(size=(3, 5))).to(dtype))
+        self.bias = torch.nn.Parameter(torch.zeros(3, dtype=dtype))
+        self.limit, self.rate = limit, rate
+        self.order = Order(SIZE, batch_size=batch_size, seed=0)
+        self.seen = []
+
+    @property
+    def parameters(self):
+        return {"weight": self.weight, "bias": self.bias}
+
+    def micro_batches(self, step):
+        self.seen.append(step)
+        cuts = cut_by_tokens(self.order.step(step), self.lengths, max_tokens=self.limit)
+        return [pack(self.examples, indices) for indices in cuts]
+
+    def count(self, batch):
+        return int(self.lengths[list(batch.indices)].sum())
+
+    def loss(self, batch):
+        rows = list(batch.indices)
+        x = self.x[rows]
+        keep = torch.rand(x.shape, generator=batch.layout.noise, dtype=x.dtype) >= self.rate
+        errors = (x * keep) @ self.weight.t() + self.bias - self.y[rows]
+        return (errors.square().mean(1) * torch.from_numpy(self.lengths[rows])).sum()
+
+
+def plan(**changes):
+    fields = {
+        "steps": STEPS, "batch_size": 8, "steps_per_epoch": SIZE / 8, "learning_rate": 0.05, "warmup": 0.1,
+        "weight_decay": 0.01, "max_grad_norm": 1.0, "evaluate_at": frozenset({3, 6, 9, 12}), "patience": 99,
+        "minutes": None, "seed": 0, "checkpoint_seconds": 1e6,
+    }  # fmt: skip
+    return Plan(**(fields | changes))
+
+
+def run(work, folder, *, scores=None, report=lambda progress: None, evaluate=None, **changes):
+    """Train; the evaluations give ``scores`` one after the other, or ever better ones."""
+    given = iter(scores if scores is not None else range(10_000))
+    return train(
+        work,
+        work.parameters,
+        plan(**changes),
+        device=CPU,
+        evaluate=evaluate or (lambda: Evaluation(float(next(given)), None)),
+        checkpoints=Checkpoints(folder),
+        report=report,
+    )
+
+
+def values(work):
+    return {name: parameter.detach().clone() for name, parameter in work.parameters.items()}
+
+
+def assert_same_bits(got, want):
+    assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def history(work, into):
+    """A report that keeps the parameters after each step."""
+    return lambda progress: into.append(values(work))
+
+
+def test_it_learns_and_counts(tmp_path):
+    work, first = LeastSquares(), LeastSquares()
+    seen = []
+    progress = run(work, tmp_path, report=lambda progress: seen.append(progress.step), steps=60)
+    assert seen == list(range(1, 61))
+    assert progress.done
+    assert progress.examples == 60 * 8
+    assert progress.tokens == sum(int(work.lengths[work.order.step(step)].sum()) for step in range(60))
+    everything = pack(work.examples, range(SIZE))
+    assert work.loss(everything) < 0.7 * first.loss(everything)
+    assert [point["step"] for point in progress.curve] == [3, 6, 9, 12, 60]
+    assert progress.curve[1]["epoch"] == pytest.approx(6 * 8 / SIZE)
+
+
+@pytest.mark.parametrize(
+    ("patience", "scores", "stops_at", "best"),
+    [
+        (1, [0.5, 0.4, 0.9, 0.9], 6, 3),
+        (2, [0.5, 0.4, 0.6, 0.9], 12, 12),
+        (2, [0.5, 0.4, 0.3, 0.9], 9, 3),
+        (2, [0.5, 0.6, 0.6, 0.6], 12, 6),  # an equal score is not a better one
+        (3, [0.5, 0.5, 0.5, 0.5], 12, 3),
+    ],
+)
+def test_patience_stops_and_the_best_step_is_left_in_place(tmp_path, patience, scores, stops_at, best):
+    work, after = LeastSquares(), []
+    progress = run(work, tmp_path, scores=scores, patience=patience, report=history(work, after))
+    assert (progress.step, progress.best_step, progress.done) == (stops_at, best, True)
+    assert progress.best == max(scores[: stops_at // 3])
+    assert_same_bits(work.parameters, after[best - 1])
+    assert best == stops_at or not torch.equal(work.weight, after[-1]["weight"])
+    assert [path.name for path in tmp_path.glob("best-*")] == [f"best-{best}.safetensors"]
+
+
+def test_a_finished_run_is_left_at_its_best_step_when_it_is_called_again(tmp_path):
+    run(LeastSquares(), tmp_path, scores=[0.5, 0.9, 0.1, 0.2])
+    work, again = LeastSquares(), LeastSquares()
+    progress = run(again, tmp_path, scores=[])
+    assert again.seen == []
+    assert (progress.step, progress.best_step) == (12, 6)
+    after = []
+    run(work, tmp_path / "other", scores=[0.5, 0.9, 0.1, 0.2], report=history(work, after))
+    assert_same_bits(again.parameters, after[5])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_is_one_line_and_changes_no_parameter(tmp_path, bad):
+    class Diverges(LeastSquares):
+        def loss(self, batch):
+            return super().loss(batch) * (bad if self.seen[-1] == 4 else 1)
+
+    work, after = Diverges(), []
+    with pytest.raises(TrainingError) as caught:
+        run(work, tmp_path, report=history(work, after))
+    assert isinstance(caught.value, UserError)
+    said = str(caught.value)
+    assert said.startswith(f"train: the loss became {bad} at step 5: lower train.learning_rate (now 0.05)")
+    assert "\n" not in said
+    assert len(after) == 4
+    assert_same_bits(work.parameters, after[3])
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, STEPS - 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ctrl_c_saves_and_the_resumed_run_has_the_same_bits(tmp_path, step, dtype):
+    whole = LeastSquares(rate=0.3, dtype=dtype)
+    wanted = run(whole, tmp_path / "whole", scores=[0.1, 0.7, 0.3, 0.4])
+
+    def interrupt(progress):
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    work = LeastSquares(rate=0.3, dtype=dtype)
+    with pytest.raises(Interrupted):
+        run(work, tmp_path / "run", scores=[0.1, 0.7, 0.3, 0.4], report=interrupt)
+    assert work.seen == list(range(step))
+    assert signal.getsignal(signal.SIGINT) is before
+    again = LeastSquares(rate=0.3, dtype=dtype)
+    progress = run(again, tmp_path / "run", scores=[0.1, 0.7, 0.3, 0.4][step // 3 :])
+    assert again.seen == list(range(step, STEPS))
+    assert_same_bits(again.parameters, whole.parameters)
+    assert progress.curve == wanted.curve
+    assert (progress.best, progress.best_step, progress.tokens) == (wanted.best, 6, wanted.tokens)
+
+
+def test_ctrl_c_in_the_last_step_finishes(tmp_path):
+    def interrupt(progress):
+        if progress.step == STEPS:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert run(LeastSquares(), tmp_path, report=interrupt).done
+
+
+def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
+    class Impatient(LeastSquares):
+        def loss(self, batch):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("not reached")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(Impatient(), tmp_path)
+    assert not isinstance(caught.value, Interrupted)
+
+
+class Clock:
+    """A stand-in for the module ``time``: each step takes ten seconds, and looking at it takes none."""
+
+    def __init__(self, work):
+        self.work = work
+
+    def monotonic(self):
+        return 10.0 * len(self.work.seen)
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [(1.0, 6), (0.95, 6), (0.01, 1), (99, STEPS)])
+def test_time_limit(tmp_path, monkeypatch, minutes, steps):
+    """The step in which the time is up is the last one, and it is looked at; the learning rate lands near zero."""
+    work, rates = LeastSquares(), []
+    monkeypatch.setattr(loop, "time", Clock(work))
+
+    def linear(share, *, warmup):
+        rates.append(share)
+        return 1 - share
+
+    monkeypatch.setattr(loop, "linear", linear)
+    progress = run(work, tmp_path, minutes=minutes)
+    assert (progress.step, progress.done) == (steps, True)
+    assert progress.seconds == 10.0 * steps
+    assert progress.curve[-1]["step"] == steps
+    assert rates == pytest.approx([max(i / 6 / minutes, (i + 1) / (STEPS + 1)) for i in range(steps)])
+
+
+def test_time_counts_across_an_interruption(tmp_path, monkeypatch):
+    def interrupt(progress):
+        if progress.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    work, again = LeastSquares(), LeastSquares()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "time", Clock(work))
+        with pytest.raises(Interrupted):
+            run(work, tmp_path, minutes=1.0, report=interrupt)
+    monkeypatch.setattr(loop, "time", Clock(again))
+    assert run(again, tmp_path, minutes=1.0).step == 6
+    assert again.seen == [4, 5]
+
+
+@pytest.mark.parametrize("limit", [1, 8, 15, 30])
+def test_micro_batches_are_exactly_one_large_batch(tmp_path, limit):
+    """Targets are counted over the whole step, so micro-batches of unequal sizes do not weigh alike."""
+    large, small = LeastSquares(limit=10_000), LeastSquares(limit=limit)
+    batches = small.micro_batches(0)
+    assert len(large.micro_batches(0)) == 1
+    assert len({small.count(batch) for batch in batches}) > 1
+    large.seen.clear()
+    small.seen.clear()
+    steps = {"large": [], "small": []}
+    progress = [
+        run(work, tmp_path / name, report=history(work, steps[name]), max_grad_norm=0.5)
+        for name, work in (("large", large), ("small", small))
+    ]
+    for a, b in zip(steps["large"], steps["small"], strict=True):
+        for name in a:
+            torch.testing.assert_close(b[name], a[name], rtol=0, atol=1e-10)
+    assert [point["train_loss"] for point in progress[1].curve] == pytest.approx(
+        [point["train_loss"] for point in progress[0].curve], abs=1e-10
+    )
