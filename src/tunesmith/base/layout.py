@@ -1,9 +1,9 @@
 """How the documents of one batch lie: packed one behind the other, with no padding between them.
 
 Per-token work runs on the packed rows alone. Attention runs on groups of documents of similar length: a group is a
-batch of bins of one length, each bin holds one or more whole documents, and a bias keeps them apart. Sizes are rounded up to few different values (rows by at most 1/16, lengths of bins to a multiple of 16 or 32, their
-number to an even one): matrix libraries compile and keep a kernel for each new shape, which costs a multiple of the
-product itself. Measured: docs/benchmarks/attention.md.
+batch of bins of one length, each bin holds whole documents, and a bias keeps them apart. Sizes are rounded up to few
+different values: matrix libraries compile and keep a kernel for each new shape, which costs a multiple of the product
+itself. Measured: docs/benchmarks/attention.md.
 """
 
 import functools
