@@ -13,8 +13,8 @@ from tiny_models import families
 import tunesmith as ts
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import load_tensors
-from tunesmith.recipes.open import open_base, task_head
-from tunesmith.recipes.saved import open_adapter
+from tunesmith.recipes.open import task_head
+from tunesmith.recipes.saved import open_adapter, open_base
 from tunesmith.tuning._peft import save_peft, why_not_peft
 from tunesmith.tuning.lora import AttachedLoRA, LoRAConfig
 
