@@ -103,7 +103,7 @@ def test_other_labels_get_a_fresh_output_layer_and_it_is_said(first, old, data, 
     run, notes = tune(model, other, tmp_path / "new", "bitfit")
     assert f"fresh output layer: the labels of {model} are bad, good, the data's no, yes" in notes
     assert "not in the checkpoint" not in notes or first == "linear_probe"
-    assert not torch.isclose(run.model.head.output.weight, was, atol=1e-4).any(1).all()
+    assert (run.model.head.output.weight - was).abs().mean() > 0.01
     assert float(run.model.head.output.weight.detach().std()) < 0.05  # as it is initialised
     if first != "linear_probe":
         assert torch.equal(run.model.head.dense.weight, ts.load_run(model).model.head.dense.weight)

@@ -1,9 +1,7 @@
 """How the documents of one batch lie: packed one behind the other, with no padding between them.
 
 Per-token work runs on the packed rows alone. Attention runs on groups of documents of similar length: a group is a
-batch of bins of one length, each bin holds one or more whole documents, and a bias keeps them apart.
-
-Sizes are rounded up to few different values (rows by at most 1/16, lengths of bins to a multiple of 16 or 32, their
+batch of bins of one length, each bin holds one or more whole documents, and a bias keeps them apart. Sizes are rounded up to few different values (rows by at most 1/16, lengths of bins to a multiple of 16 or 32, their
 number to an even one): matrix libraries compile and keep a kernel for each new shape, which costs a multiple of the
 product itself. Measured: docs/benchmarks/attention.md.
 """
@@ -19,8 +17,7 @@ from tunesmith.base.shapes import Bool, Float, Int, Tensor
 CALL_COST = 8000
 """Cost of one more attention group, in score elements per head."""
 LARGEST = 1 << 19
-"""Score elements per head of one attention group, where it has more than one bin: what is beyond comes next, so that
-what is held only for a moment stays small."""
+"""Score elements per head of one group with several bins: what is held only for a moment stays small."""
 NEVER = -1e30
 """Added to the score of what must not be seen. Not -inf: rows of empty bins must not become NaN."""
 
@@ -367,20 +364,19 @@ def _cuts(lengths: Sequence[int]) -> list[int]:
 
 
 def _split(lengths: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """Ends of groups of at most `LARGEST`: documents of short bins stay together in large numbers."""
+    """Ends of groups of at most `LARGEST`."""
     found: list[int] = []
-    first = 0
+    first = filled = 0
     for last in ends:
         size = _bin_length(max(lengths[first:last]))
         most = max(1, LARGEST // size**2) * size  # tokens
-        filled = 0
         for i in range(first, last):
             if filled and filled + lengths[i] > most:
                 found.append(i)
                 filled = 0
             filled += lengths[i]
         found.append(last)
-        first = last
+        first, filled = last, 0
     return found
 
 

@@ -163,7 +163,8 @@ def check_plain(model: Model) -> None:
 def why_not_hf(model: Model) -> str | None:
     """Why transformers cannot express this model's stacks or head; None where it can."""
     head = model.config.head
-    fault = fault_of_stacks(model.family, model.config.stacks, model.config.foreign)
+    own = model.config.family == "custom"  # holds any settings as they are
+    fault = None if own else fault_of_stacks(model.family, model.config.stacks, model.config.foreign)
     if fault is not None:
         return fault
     if head is None:
