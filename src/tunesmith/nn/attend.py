@@ -9,7 +9,7 @@ them, each group is a few nodes, so that the encoding can add to scores and valu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ LONG = 1024
 """Length of bins from which on torch's own attention is faster in fp32 on a CPU; in bf16 it never was."""
 
 
+@runtime_checkable  # beartype looks, under pytest
 class Relative(Protocol):
     """What a position encoding adds to attention inside one group."""
 
