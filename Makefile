@@ -21,7 +21,7 @@ parity: $(VENV)/.test
 
 # every position x feed-forward x norm x kind of model
 matrix: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/contracts/test_matrix.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "slow or not slow" tests/contracts/test_matrix.py
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .

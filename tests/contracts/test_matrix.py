@@ -35,7 +35,9 @@ def logits(model, parameters=None):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("feedforward", FEEDFORWARDS)
+@pytest.mark.parametrize(
+    "feedforward", [f if f in ("gelu", "swiglu") else pytest.param(f, marks=pytest.mark.slow) for f in FEEDFORWARDS]
+)
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_cell(kind, position, feedforward, norm, tmp_path):
