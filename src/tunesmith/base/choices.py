@@ -24,6 +24,10 @@ FAMILIES = {
     "head": "nn.head",
     "method": "tuning",
     "task": "tasks",
+    "objective": "objectives",
+    "input": "text.inputs",
+    "optimiser": "train.optim",
+    "schedule": "train.schedule",
     "model": "models",
 }
 

@@ -9,7 +9,8 @@ import pydantic
 import torch
 import torch.nn.functional as F
 
-from tunesmith.base.shapes import Float, Tensor
+from tunesmith.base.shapes import Float, Int, Tensor
+from tunesmith.nn.cross_entropy import linear_cross_entropy
 from tunesmith.nn.head import Head, HeadConfig, Sizes
 from tunesmith.nn.head._activation import ACTIVATIONS, Activation
 from tunesmith.nn.linear import Linear
@@ -86,9 +87,16 @@ class LM(Head):
     def forward(self, x: Float[Tensor, "M D"], noise: torch.Generator | None) -> Float[Tensor, "M V"]:
         """Logits of each token."""
         weight = self.output.weight
-        if self.dense is not None and self.activation is not None and self.norm is not None:
-            x = self.norm(self.activation(self.dense(x.to(self.dense.weight.dtype))))
-        else:
-            x = x.to(weight.dtype)
-        x = x if self.scale == 1.0 else x * self.scale
+        x = self._transformed(x, weight.dtype if self.dense is None else self.dense.weight.dtype)
         return F.linear(x, weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+    def loss(self, x: Float[Tensor, "M D"], labels: Int[Tensor, "M"]) -> Float[Tensor, ""]:
+        """Sum of the cross-entropies of the labels, in nats, with products in the type of x."""
+        return linear_cross_entropy(self._transformed(x, x.dtype), self.output.weight, self.bias, labels)
+
+    def _transformed(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the output matrix is applied to."""
+        x = x.to(dtype)
+        if self.dense is not None and self.activation is not None and self.norm is not None:
+            x = self.norm(self.activation(self.dense(x)))
+        return x if self.scale == 1.0 else x * self.scale

@@ -1,0 +1,75 @@
+"""Cross-entropy of a linear output layer, without ever holding the logits of all rows or keeping any for backward.
+
+sum_i logsumexp(x_i W^T + b) - (x_i W^T + b)[y_i]; its gradients are formed chunk by chunk in the forward pass, where the
+probabilities are at hand: dx = (p - y) W, dW = (p - y)^T x.
+"""
+
+import torch
+
+from tunesmith.base.shapes import Float, Int, Tensor
+
+CHUNK = 1 << 24
+"""Logits held at a time."""
+
+
+def linear_cross_entropy(
+    x: Float[Tensor, "M D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, "V"] | None,
+    labels: Int[Tensor, "M"],
+) -> Float[Tensor, ""]:
+    """Sum of the losses of the rows, in nats; fp32, or float64 if x is.
+
+    Products are computed in the type of x, sums over the vocabulary in the wider one.
+
+    Args:
+        x: Rows.
+        weight: Output matrix, kept in any type.
+        bias: Bias of the output.
+        labels: Class of each row.
+    """
+    return _LinearCrossEntropy.apply(x, weight, bias, labels)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, labels):
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        narrow = weight.to(x.dtype)
+        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+        grad_x = torch.empty_like(x) if need_x else None
+        grad_weight: Tensor | None = None
+        grad_bias = torch.zeros_like(bias, dtype=wide) if need_bias else None
+        total = torch.zeros((), dtype=wide, device=x.device)
+        rows = max(1, CHUNK // len(weight))
+        for start in range(0, len(x), rows):
+            part, wanted = x[start : start + rows], labels[start : start + rows, None]
+            logits = torch.nn.functional.linear(part, narrow, None if bias is None else bias.to(x.dtype)).to(wide)
+            norm = logits.logsumexp(1, keepdim=True)
+            total += (norm - logits.gather(1, wanted)).sum()
+            if not (need_x or need_weight or need_bias):
+                continue
+            grad = logits.sub_(norm).exp_()
+            grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=wide))
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+            grad = grad.to(x.dtype)
+            if grad_x is not None:
+                torch.mm(grad, narrow, out=grad_x[start : start + rows])
+            if need_weight:
+                more = torch.mm(grad.t(), part).to(wide)
+                grad_weight = more if grad_weight is None else grad_weight.add_(more)
+        if need_weight and grad_weight is None:
+            grad_weight = torch.zeros_like(weight, dtype=wide)
+        ctx.save_for_backward(
+            grad_x,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None else grad_bias.to(bias.dtype),
+        )
+        return total
+
+    @staticmethod
+    def backward(ctx, *grads):
+        factor = grads[0]
+        found = (None if part is None else part.mul(factor.to(part.dtype)) for part in ctx.saved_tensors)
+        return *found, None

@@ -1,0 +1,73 @@
+"""Run a model on a batch as far as an objective needs it: hidden states of some rows, and losses of the LM head."""
+
+import torch
+
+from tunesmith.base.errors import SettingError
+from tunesmith.base.shapes import Float, Int, Tensor
+from tunesmith.models.model import Model
+from tunesmith.nn.head import HeadConfig
+from tunesmith.nn.head.lm import LM, LMConfig
+from tunesmith.nn.head.pretrain import Pretrain
+from tunesmith.nn.two_streams import two_streams
+from tunesmith.objectives import Batch
+
+
+def hidden_states(model: Model, batch: Batch, rows: Int[Tensor, "M"] | None) -> Float[Tensor, "M D"]:
+    """Hidden states of the last stack at some packed rows (all by default), with no work on what is not wanted."""
+    source, dtype = batch.source, model.compute_dtype
+    if batch.target is None:
+        if batch.hidden is None:
+            return model.trunk(source.token_ids, source.layout, dtype=dtype, rows=rows)
+        found = two_streams(model.trunk, source.token_ids, source.layout, hidden=batch.hidden, dtype=dtype)
+        return found if rows is None else found.index_select(0, rows)
+    assert model.encoder is not None
+    assert model.decoder is not None
+    memory = model.encoder(source.token_ids, source.layout, dtype=dtype)
+    target = batch.target
+    return model.decoder(target.token_ids, target.layout, dtype=dtype, rows=rows, memory=(memory, source.layout))
+
+
+def lm_of(model: Model) -> LM:
+    """The language-model part of the model's head."""
+    head = model.head.lm if isinstance(model.head, Pretrain) else model.head
+    assert isinstance(head, LM)
+    return head
+
+
+def lm_loss(model: Model, batch: Batch) -> Float[Tensor, ""]:
+    """Sum of the cross-entropies of the batch's labels at its rows."""
+    assert batch.rows is not None
+    assert batch.labels is not None
+    if not len(batch.rows):
+        return torch.zeros((), device=model.device)
+    return lm_of(model).loss(hidden_states(model, batch, batch.rows), batch.labels)
+
+
+def family_head(model: Model, name: str) -> HeadConfig:
+    """The family's own head of a name, such as ``lm``; for custom models a plain one.
+
+    Raises:
+        SettingError: The family has none.
+    """
+    table = model.family.heads.get(name)
+    if table is None:
+        raise SettingError(f"objective: {model.config.family} has no {name} head: choose another objective or model")
+    if model.config.family == "custom":
+        return LMConfig()
+    return table.from_hf({**model.config.foreign, **model.family.to_hf(model.config.stacks)})
+
+
+def need(model: Model, objective: str, *, kind: str) -> None:
+    """Refuse a kind of model that an objective cannot train.
+
+    Args:
+        model: The model.
+        objective: Name of the objective.
+        kind: ``encoder``, ``decoder`` or ``encoder-decoder``.
+
+    Raises:
+        SettingError: The model is of another kind.
+    """
+    has = "encoder-decoder" if model.encoder and model.decoder else "decoder" if model.decoder else "encoder"
+    if has != kind:
+        raise SettingError(f"objective: {objective} trains an {kind}, but {model.config.family} is an {has}")

@@ -1,0 +1,256 @@
+"""One sequence of a pretraining batch, before an objective has changed it; and what stands around its texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunesmith.base.errors import CheckpointError
+from tunesmith.base.shapes import Bool, Int
+from tunesmith.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sequence: token ids with special tokens in place.
+
+    Attributes:
+        ids: Token ids, (T,).
+        segments: Segment of each token, (T,).
+        special: Which of them are special tokens: never masked, never predicted by masked objectives; (T,).
+        starts: First token of each sentence, special tokens aside; for objectives that move sentences.
+        lengths: Tokens of each document; several where a row holds documents that must not see each other.
+        pair: 0 where the second text follows the first, 1 where it does not (or they are swapped); None for one text.
+    """
+
+    ids: Int[np.ndarray, "T"]
+    segments: Int[np.ndarray, "T"]
+    special: Bool[np.ndarray, "T"]
+    starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+    pair: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sample with the random stream that is its own: what is drawn for it depends on nothing else.
+
+    Attributes:
+        sample: The sample.
+        stream: Keyed by seed, epoch and place of the sample in the data.
+    """
+
+    sample: Sample
+    stream: np.random.Generator
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Special tokens around one text, and around a pair of texts.
+
+    Attributes:
+        before: Before the first text.
+        between: Between the texts of a pair.
+        after: Behind one text.
+        after_pair: Behind the second text of a pair.
+        second: Segment of the second text, and of what stands behind it.
+    """
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+    after_pair: tuple[int, ...]
+    second: int = 1
+
+    @property
+    def single_size(self) -> int:
+        """Special tokens around one text."""
+        return len(self.before) + len(self.after)
+
+    @property
+    def pair_size(self) -> int:
+        """Special tokens around a pair."""
+        return len(self.before) + len(self.between) + len(self.after_pair)
+
+    def single(self, sentences: Sequence[Int[np.ndarray, "T"]]) -> Sample:
+        """One text, given as its sentences."""
+        return self._make([list(sentences)], self.before, (), self.after, None)
+
+    def pair(
+        self, first: Sequence[Int[np.ndarray, "T"]], second: Sequence[Int[np.ndarray, "T"]], *, label: int | None
+    ) -> Sample:
+        """Two texts, given as their sentences."""
+        return self._make([list(first), list(second)], self.before, self.between, self.after_pair, label)
+
+    def _make(
+        self,
+        texts: list[list[Int[np.ndarray, "T"]]],
+        before: tuple[int, ...],
+        between: tuple[int, ...],
+        after: tuple[int, ...],
+        label: int | None,
+    ) -> Sample:
+        parts: list[Sequence[int] | np.ndarray] = [before]
+        starts: list[int] = []
+        special = [True] * len(before)
+        segments = [0] * len(before)
+        for number, text in enumerate(texts):
+            if number:
+                parts.append(between)
+                special += [True] * len(between)
+                segments += [0] * len(between)  # the separator belongs to the text before it
+            segment = self.second if number else 0
+            for sentence in text:
+                starts.append(len(special))
+                parts.append(sentence)
+                special += [False] * len(sentence)
+                segments += [segment] * len(sentence)
+        parts.append(after)
+        special += [True] * len(after)
+        segments += [self.second if len(texts) > 1 else 0] * len(after)
+        ids = np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
+        return Sample(
+            ids=ids,
+            segments=np.array(segments, dtype=np.int64),
+            special=np.array(special, dtype=bool),
+            starts=tuple(starts),
+            lengths=(len(ids),),
+            pair=label,
+        )
+
+
+def joined(samples: Sequence[Sample]) -> Sample:
+    """Several samples as one row whose documents do not see each other."""
+    offsets = np.cumsum([0, *(len(sample) for sample in samples)])
+    starts = [start + int(offset) for sample, offset in zip(samples, offsets, strict=False) for start in sample.starts]
+    return Sample(
+        ids=np.concatenate([sample.ids for sample in samples]),
+        segments=np.concatenate([sample.segments for sample in samples]),
+        special=np.concatenate([sample.special for sample in samples]),
+        starts=tuple(starts),
+        lengths=tuple(length for sample in samples for length in sample.lengths),
+    )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What objectives need to know of a tokenizer.
+
+    Attributes:
+        size: One more than the highest id.
+        special: Which ids are special tokens, (V,).
+        begins_word: Which ids begin a word, (V,); special tokens do.
+        mask: The mask token; None where there is none.
+        pad: The padding token; None where there is none.
+        begin: What begins a text, such as [CLS] or <s>; None where there is none.
+        end: What ends a text, such as [SEP] or </s>; None where there is none.
+        sentinels: T5's sentinels in the order of use; empty where there are none.
+        sentence_ends: Which ids end a sentence, such as that of the full stop, (V,).
+        frame: Special tokens around texts.
+    """
+
+    size: int
+    special: Bool[np.ndarray, "V"]
+    begins_word: Bool[np.ndarray, "V"]
+    mask: int | None
+    pad: int | None
+    begin: int | None
+    end: int | None
+    sentinels: tuple[int, ...]
+    sentence_ends: Bool[np.ndarray, "V"]
+    frame: Frame
+
+    def need_mask(self, objective: str) -> int:
+        """The mask token.
+
+        Raises:
+            CheckpointError: There is none.
+        """
+        if self.mask is None:
+            raise CheckpointError(
+                f"tokenizer: has no [MASK] or <mask> token, which objective {objective} needs: take another tokenizer, "
+                "or leave tokenizer unset to train one"
+            )
+        return self.mask
+
+    def ordinary(self) -> Int[np.ndarray, "N"]:
+        """Ids of tokens that are not special: what random replacements are drawn from."""
+        return np.flatnonzero(~self.special)
+
+
+_MASKS = ("[MASK]", "<mask>", "<|mask|>")
+_BEGINS = ("[CLS]", "<s>", "<cls>", "<bos>", "<|startoftext|>", "<|begin_of_text|>")
+_ENDS = ("[SEP]", "</s>", "<sep>", "<eos>", "<|endoftext|>", "<|end_of_text|>")
+_SENTENCE_ENDS = ".!?。！？｡؟۔।"
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """What objectives need to know of a tokenizer.
+
+    Raises:
+        CheckpointError: It puts nothing around a text that tells where the text ends.
+    """
+    backend = tokenizer.backend
+    size = tokenizer.vocab_size
+    special = np.zeros(size, dtype=bool)
+    for i, token in backend.get_added_tokens_decoder().items():
+        special[i] = token.special
+    names = backend.get_vocab(with_added_tokens=True)
+    pieces = [""] * size
+    for piece, i in names.items():
+        pieces[i] = piece
+    continues = [piece.startswith("##") for piece in pieces]
+    if any(continues):  # WordPiece marks what goes on
+        begins = np.array([not flag for flag in continues], dtype=bool)
+    elif any(piece.startswith(("Ġ", "▁")) for piece in pieces):  # byte-level BPE and Unigram mark what begins
+        begins = np.array([piece.startswith(("Ġ", "▁", "Ċ")) for piece in pieces], dtype=bool)
+    else:
+        begins = np.ones(size, dtype=bool)
+    ends = np.array([piece.strip("▁Ġ#") != "" and piece[-1] in _SENTENCE_ENDS for piece in pieces], dtype=bool)
+
+    def first(candidates: tuple[str, ...]) -> int | None:
+        return next((names[name] for name in candidates if name in names), None)
+
+    sentinels = []
+    while f"<extra_id_{len(sentinels)}>" in names:
+        sentinels.append(names[f"<extra_id_{len(sentinels)}>"])
+    return Vocabulary(
+        size=size,
+        special=special,
+        begins_word=begins | special,
+        mask=first(_MASKS),
+        pad=tokenizer.pad_id,
+        begin=first(_BEGINS),
+        end=first(_ENDS),
+        sentinels=tuple(sentinels),
+        sentence_ends=ends & ~special,
+        frame=_frame(tokenizer, end=first(_ENDS)),
+    )
+
+
+def _frame(tokenizer: Tokenizer, *, end: int | None) -> Frame:
+    """What the tokenizer's own template puts around texts; the end token alone where it has no template."""
+    one, two = (tokenizer.backend.encode(*texts) for texts in (("a",), ("a", "a")))
+    places = [i for i, sequence in enumerate(one.sequence_ids) if sequence is not None]
+    if not places:
+        raise CheckpointError("tokenizer: encodes the letter a as nothing: is it whole?")
+    before, after = one.ids[: places[0]], one.ids[places[-1] + 1 :]
+    if not before and not after:
+        if end is None:
+            raise CheckpointError(
+                "tokenizer: has no token that ends a text (such as </s>, [SEP] or <|endoftext|>): take another one, "
+                "or leave tokenizer unset to train one"
+            )
+        return Frame((), (end,), (end,), (end,), second=0)
+    firsts = [i for i, sequence in enumerate(two.sequence_ids) if sequence == 0]
+    seconds = [i for i, sequence in enumerate(two.sequence_ids) if sequence == 1]
+    return Frame(
+        before=tuple(before),
+        between=tuple(two.ids[firsts[-1] + 1 : seconds[0]]),
+        after=tuple(after),
+        after_pair=tuple(two.ids[seconds[-1] + 1 :]),
+        second=two.type_ids[seconds[0]],
+    )

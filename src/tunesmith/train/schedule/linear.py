@@ -1,0 +1,16 @@
+"""Linear warm-up, then linear decay to zero.
+
+Paper: BERT (arXiv:1810.04805), appendix A.2.
+"""
+
+from tunesmith.train.schedule import Moment, ScheduleConfig, warming
+
+
+class LinearConfig(ScheduleConfig):
+    """Settings of linear decay."""
+
+    def factor(self, moment: Moment) -> float:
+        """Share of the peak learning rate."""
+        if moment.share < moment.warmup:
+            return warming(moment)
+        return max(0.0, (1 - moment.share) / (1 - moment.warmup))
