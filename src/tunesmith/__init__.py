@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunesmith.recipes.generate import generate as generate
     from tunesmith.recipes.load import load as load
     from tunesmith.recipes.predict import predict as predict
+    from tunesmith.recipes.pretrain import pretrain as pretrain
     from tunesmith.recipes.run import Run as Run
     from tunesmith.recipes.run import load_run as load_run
     from tunesmith.recipes.save import save as save
@@ -37,6 +38,7 @@ _HOMES = {
     "load": "recipes.load:load",
     "load_run": "recipes.run:load_run",
     "predict": "recipes.predict:predict",
+    "pretrain": "recipes.pretrain:pretrain",
     "save": "recipes.save:save",
     "score": "recipes.score:score",
     "tune": "recipes.tune:tune",

@@ -1,5 +1,7 @@
 """Families of choices: a folder is a family, each public file in it is one choice, and the file name is its name.
 
+The choices of the family ``recipe`` are TOML files, all others Python files.
+
 Listing reads file names and docstrings and imports nothing. A choice's file holds one settings class, a subclass of
 `Choice`; ``"rope"`` and ``{name = "rope", theta = 1e6}`` both name it, and it is always written as the latter.
 """
@@ -29,6 +31,7 @@ FAMILIES = {
     "optimiser": "train.optim",
     "schedule": "train.schedule",
     "model": "models",
+    "recipe": "recipes.pretraining",
 }
 
 
@@ -54,14 +57,23 @@ def names(family: str) -> list[str]:
         SettingError: There is no such family.
     """
     return sorted(
-        path.stem for path in _folder(family).glob("*.py") if not path.stem.startswith("_") and path.stem != "model"
+        path.stem
+        for path in _folder(family).glob("*.toml" if family == "recipe" else "*.py")
+        if not path.stem.startswith("_") and path.stem != "model"
     )
 
 
 def summary(family: str, name: str) -> str:
-    """First line of the choice's docstring, read without importing it."""
+    """First line of the choice's docstring (of a recipe's comment), read without importing it."""
+    if family == "recipe":
+        return path_of(family, name).read_text(encoding="utf-8").split("\n")[0].removeprefix("# ")
     tree = ast.parse((_folder(family) / f"{name}.py").read_text(encoding="utf-8"))
     return (ast.get_docstring(tree) or "").split("\n")[0]
+
+
+def path_of(family: str, name: str) -> Path:
+    """The file of a choice."""
+    return _folder(family) / f"{name}.{'toml' if family == 'recipe' else 'py'}"
 
 
 def module(family: str, name: str) -> Any:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import typer
 
 from tunesmith.base.errors import UserError
-from tunesmith.cli import compare, convert, evaluate, export, generate, listing, predict, quickstart, tune
+from tunesmith.cli import compare, convert, evaluate, export, generate, listing, predict, pretrain, quickstart, tune
 
 _INTERRUPTED = 130
 
 app = typer.Typer(
     name="tunesmith",
-    help="Tune, compare, run and share transformers on one small machine.",
+    help="Pretrain, tune, compare, run and share transformers.",
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("quickstart")(quickstart.quickstart)
 app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)
+app.command("pretrain")(pretrain.pretrain)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         sys.exit(_fail("out of GPU memory: set a smaller train.micro_batch_tokens or data.max_tokens"))
     if code == _INTERRUPTED:  # typer catches Ctrl-C itself
-        resumes = given[:1] in (["tune"], ["compare"], ["quickstart"])
+        resumes = given[:1] in (["tune"], ["compare"], ["pretrain"], ["quickstart"])
         print("stopped" + ": the same command with --resume goes on" * resumes, file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -11,7 +11,7 @@ from tunesmith.base import choices
 def list_choices(
     family: Annotated[str | None, typer.Argument(metavar="[FAMILY]", help="Which family; all by default.")] = None,
 ) -> None:
-    """List what can be chosen: methods, tasks, models, and the parts of a model."""
+    """List what can be chosen: methods, tasks, objectives, recipes, models, and the parts of a model."""
     for name in [family] if family else list(choices.FAMILIES):
         members = choices.names(name)
         print(name)
@@ -24,6 +24,10 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as lora.")],
 ) -> None:
     """Show one choice: what it is, its paper, its settings with defaults, its file."""
+    if family == "recipe" and name in choices.names(family):
+        file = choices.path_of(family, name)
+        print(f"{file.read_text(encoding='utf-8').rstrip()}\n\nfile: {file}")
+        return
     found = choices.module(family, name)
     print((inspect.getdoc(found) or "").strip())
     if family == "model":

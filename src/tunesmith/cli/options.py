@@ -29,7 +29,9 @@ def settings_tree(file: Path | None, assignments: list[str] | None) -> dict[str,
         SettingError: Either cannot be read.
     """
     tree = {} if file is None else read_toml(file)
-    run_file = {"verb", "model", "source", "methods", "seeds"}  # a run.toml can be given as it is
+    run_file = {"verb", "source", "methods", "seeds", "recipe"}  # a run.toml can be given as it is
+    if isinstance(tree.get("model"), str):
+        run_file.add("model")
     return merge(
         {key: value for key, value in tree.items() if key not in run_file}, parse_assignments(assignments or [])
     )

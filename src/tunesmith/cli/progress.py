@@ -20,7 +20,6 @@ class ConsoleListener:
         self._terminal = sys.stderr.isatty()
         self._last = 0.0
         self._open = False
-        self._started: tuple[int, float] | None = None
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -29,27 +28,30 @@ class ConsoleListener:
 
     def stage(self, title: str) -> None:
         """Print the title of a part."""
-        self._started = None
         self.note(title)
 
-    def step(self, progress: "Progress", total: int) -> None:
-        """Print how far training is."""
+    def step(self, progress: "Progress", spent: float) -> None:
+        """Print how far training is; ``spent`` is the share of the budget."""
         now = time.monotonic()
-        if self._started is None or progress.step <= self._started[0]:
-            self._started = (progress.step - 1, now)
         if now - self._last < (0.1 if self._terminal else 15) and not progress.done:
             return
         self._last = now
-        speed = progress.examples / max(progress.seconds, 1e-9)
-        per_step = progress.seconds / max(progress.step, 1)
-        best = "" if progress.best is None else f", best dev {progress.best:.4f}"
-        left = _time((total - progress.step) * per_step)
-        text = f"step {progress.step}/{total}, {speed:.0f} examples/s, {left} left{best}"
+        speed = progress.tokens / max(progress.seconds, 1e-9)
+        left = _time(progress.seconds * (1 - spent) / max(spent, 1e-9))
+        point = progress.curve[-1] if progress.curve else {}
+        dev = ""
+        if point.get("dev_loss") is not None:
+            dev = f", dev loss {point['dev_loss']:.4f}"
+        elif progress.best is not None:
+            dev = f", best dev {progress.best:.4f}"
+        text = (
+            f"step {progress.step}, {spent:.0%}, loss {progress.last_loss:.4f}, {speed:.0f} tokens/s, {left} left{dev}"
+        )
         if not self._terminal:
             print(text, file=sys.stderr, flush=True)
             return
         width = 24
-        filled = round(width * progress.step / total)
+        filled = round(width * spent)
         print(f"\r\x1b[2K[{'#' * filled}{'.' * (width - filled)}] {text}", end="", file=sys.stderr, flush=True)
         self._open = True
         if progress.done:

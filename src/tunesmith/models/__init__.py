@@ -81,7 +81,8 @@ class Family:
         repeat: Tensors that files repeat under another name: that name to the name in the tables. They
             are written where ``tie_word_embeddings`` is false: transformers then misses them.
         encoder_only: Classes that have the encoder alone; the first is the one without a head.
-        stds: Standard deviations of fresh weights by the ends of their names, where not ``initial_std``.
+        stds: Standard deviations of fresh weights by the ends of their names, where not ``initial_std``; stacks come
+            before the head.
         presets: Sizes by name, in the fields of config.json.
     """
 
@@ -105,3 +106,7 @@ class Family:
     encoder_only: tuple[str, ...] = ()
     stds: Callable[[Stacks], dict[str, float]] | None = None
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def fresh_stds(self, stacks: Stacks) -> dict[str, float]:
+        """Standard deviations of fresh weights, by the ends of their names, where not ``initial_std``."""
+        return {} if self.stds is None else self.stds(stacks)

@@ -49,7 +49,7 @@ def load(name: str | Path, *, seed: int = 0) -> Model:
     tensors = read_tensors(folder)
     settle = _family(foreign, source=str(name)).settle
     foreign = foreign if settle is None else {**foreign, **settle(tensors, foreign)}
-    config = _config(foreign, source=str(name))
+    config = config_from_hf(foreign, source=str(name))
     check_count(config, tensors, source=str(name))
     with torch.device("meta"):  # its sizes may be anything: they cost memory only once the file has shown them
         frame = _model(config, source=str(name))
@@ -85,13 +85,9 @@ def from_preset(name: str, *, seed: int = 0) -> Model:
         table: Family = choices.module("model", family).FAMILY
         if name in table.presets:
             foreign = {**table.presets[name], "model_type": table.name, "architectures": [table.bare]}
-            model = _model(_config(foreign, source=name), source=name)
-            trunk = model.config.trunk
-            init_normal(model, std=trunk.initial_std, residual_std=trunk.residual_std, seed=seed, name=name)
-            for end, own in (table.stds(model.config.stacks) if table.stds else {}).items():
-                for path, parameter in model.named_parameters():
-                    if path.endswith(end):
-                        parameter.data.mul_(own / trunk.initial_std)
+            model = _model(config_from_hf(foreign, source=name), source=name)
+            stds = table.fresh_stds(model.config.stacks)
+            init_normal(model, std=model.config.trunk.initial_std, seed=seed, name=name, stds=stds)
             return model
     raise SettingError(f"model: there is no preset {name!r}")
 
@@ -263,7 +259,7 @@ def _stored_head(model: Model, tensors: dict[str, Tensor]) -> HeadConfig | None:
     return head
 
 
-def _config(foreign: dict[str, Any], *, source: str) -> ModelConfig:
+def config_from_hf(foreign: dict[str, Any], *, source: str) -> ModelConfig:
     """What shapes a model, from config.json."""
     family = _family(foreign, source=source)
     named = foreign.get("architectures") or [family.bare]

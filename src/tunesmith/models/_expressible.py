@@ -8,7 +8,7 @@ from tunesmith.models._rope import without_ntk
 from tunesmith.nn.position.rope import RoPEConfig
 from tunesmith.nn.transformer import TransformerConfig
 
-_ONLY_FRESH = ("initial_std", "initial_residual")
+_ONLY_FRESH = ("initial_std",)
 """Fields that shape fresh weights only: a trained model is none the worse for losing them."""
 
 

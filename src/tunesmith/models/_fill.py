@@ -56,7 +56,7 @@ def fill(
     for stack, root in roots.items():
         names = [name.partition(".")[2] for name in fresh if name.startswith(stack + ".")]
         if root is not None and names:
-            _make_fresh(root, names, model.config.trunk, seed=seed, part=stack)
+            _make_fresh(root, names, model, seed=seed, part=stack)
     model.fresh = (*model.fresh, *fresh)
     model.aside = {name: tensor for name, tensor in tensors.items() if name not in used}
 
@@ -146,9 +146,15 @@ def _check(tensor: Tensor, where: str) -> None:
         raise CheckpointError(f"{where}: holds NaN or infinite weights")
 
 
-def _make_fresh(root: torch.nn.Module, names: list[str], trunk: TransformerConfig, *, seed: int, part: str) -> None:
+def _make_fresh(root: torch.nn.Module, names: list[str], model: "Model", *, seed: int, part: str) -> None:
     kept = {name: p.detach().clone() for name, p in root.named_parameters() if name not in names}
-    init_normal(root, std=trunk.initial_std, residual_std=trunk.residual_std, seed=seed, name=part)
+    init_normal(
+        root,
+        std=model.config.trunk.initial_std,
+        seed=seed,
+        name=part,
+        stds=model.family.fresh_stds(model.config.stacks),
+    )
     with torch.no_grad():
         for name, parameter in root.named_parameters():
             if name in kept:

@@ -60,7 +60,6 @@ def _from_hf(config: Foreign) -> Stacks:
         "embedding_dropout": config.get("embd_pdrop", 0.1),
         "attention_dropout": config.get("attn_pdrop", 0.1),
         "initial_std": config.get("initializer_range", 0.02),
-        "initial_residual": "by_depth",
         "position": LearnedConfig(),
         "feedforward": look_up(PLAIN, config, "activation_function", default="gelu_new"),
         "norm": settings(LayerNormConfig, {"eps": config.get("layer_norm_epsilon", 1e-5)}, _FOREIGN),
@@ -105,6 +104,13 @@ def _conv1d(name: str, part: str) -> Fused:
     return Fused(name, (part,), lambda tensor, config: [_turned(tensor)], lambda parts, config: _turned(parts[0]))
 
 
+def _stds(stacks: Stacks) -> dict[str, float]:
+    """Maps into the residual stream are narrower by the square root of their number."""
+    config = decoder(stacks)
+    std = config.initial_std / (2 * config.num_layers) ** 0.5
+    return {"attention.output.weight": std, "feedforward.down.weight": std}
+
+
 _SMALL = {"vocab_size": 50257, "n_positions": 1024, "bos_token_id": 50256, "eos_token_id": 50256}
 
 FAMILY = Family(
@@ -134,6 +140,7 @@ FAMILY = Family(
         _conv1d("@h.{i}.mlp.c_proj", "down"),
     ),
     junk=(".attn.bias", ".attn.masked_bias"),
+    stds=_stds,
     presets={
         "gpt2_mini": _SMALL | {"n_embd": 256, "n_layer": 4, "n_head": 4},
         "gpt2": _SMALL | {"n_embd": 768, "n_layer": 12, "n_head": 12},

@@ -96,7 +96,7 @@ class Model(torch.nn.Module):
         self.encoder = None if config.encoder is None else Transformer(config.encoder)
         tokens = None if self.encoder is None else self.encoder.embeddings.tokens
         self.decoder = None if config.decoder is None else Transformer(config.decoder, tokens=tokens)
-        self.head = self._make_head(config.head)
+        self.head = self.make_head(config.head)
         self.tokenizer = tokenizer
         self.aside: dict[str, Tensor] = {}
         self.fresh: tuple[str, ...] = ()
@@ -105,7 +105,8 @@ class Model(torch.nn.Module):
         self.compute_dtype: torch.dtype | None = None
         self.generation: dict[str, Any] = {}
 
-    def _make_head(self, config: HeadConfig | None) -> Head | None:
+    def make_head(self, config: HeadConfig | None) -> Head | None:
+        """A head for this model's sizes and token table, with weights not yet set."""
         trunk = self.config.trunk
         sizes = Sizes(trunk.d_model, trunk.d_embedding, trunk.vocab_size, trunk.norm, self.trunk.embeddings.tokens)
         return None if config is None else config.build(sizes)
@@ -295,7 +296,7 @@ class Model(torch.nn.Module):
             tokenizer=self.tokenizer,
         )
         model.encoder, model.decoder = self.encoder, None if encoder_only else self.decoder
-        model.head = model._make_head(config)
+        model.head = model.make_head(config)
         model.source, model.generation = self.source, self.generation
         fill(model, self.aside | self.foreign_tensors(part="head"), part="head", strict=False, seed=seed)
         return model.to(self.device)

@@ -187,6 +187,8 @@ def _stds(stacks: Stacks) -> dict[str, float]:
     inner = config.num_heads * config.head_width
     return {
         "embeddings.tokens.weight": factor,
+        "head.table.weight": factor * config.d_model**-0.5,  # transformers: 1, which makes a first loss of 110
+        "position.weight": factor * config.d_model**-0.5,
         "attention.query.weight": factor * (config.d_model * config.head_width) ** -0.5,
         "attention.output.weight": factor * inner**-0.5,
         "feedforward.down.weight": factor * config.d_ff**-0.5,

@@ -1,7 +1,7 @@
 """Cross-entropy of a linear output layer, without ever holding the logits of all rows or keeping any for backward.
 
-sum_i logsumexp(x_i W^T + b) - (x_i W^T + b)[y_i]; its gradients are formed chunk by chunk in the forward pass, where the
-probabilities are at hand: dx = (p - y) W, dW = (p - y)^T x.
+sum_i logsumexp(x_i W^T + b) - (x_i W^T + b)[y_i]; its gradients are formed chunk by chunk in the forward pass, where
+the probabilities are at hand: dx = (p - y) W, dW = (p - y)^T x.
 """
 
 import torch
@@ -28,12 +28,31 @@ def linear_cross_entropy(
         bias: Bias of the output.
         labels: Class of each row.
     """
-    return _LinearCrossEntropy.apply(x, weight, bias, labels)
+    return _LinearCrossEntropy.apply(x, weight, bias, labels, None)[0]
+
+
+def cross_entropy_and_samples(
+    x: Float[Tensor, "M D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, "V"] | None,
+    labels: Int[Tensor, "M"],
+    draws: Float[Tensor, "M"],
+) -> tuple[Float[Tensor, ""], Int[Tensor, "M"]]:
+    """`linear_cross_entropy`, and a class drawn for each row from its probabilities; no gradient goes through that.
+
+    Args:
+        x: Rows.
+        weight: Output matrix.
+        bias: Bias of the output.
+        labels: Class of each row.
+        draws: A number in [0, 1) for each row: the class is where the cumulated probabilities pass it.
+    """
+    return _LinearCrossEntropy.apply(x, weight, bias, labels, draws)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, labels):
+    def forward(ctx, x, weight, bias, labels, draws):
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         narrow = weight.to(x.dtype)
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
@@ -41,15 +60,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight: Tensor | None = None
         grad_bias = torch.zeros_like(bias, dtype=wide) if need_bias else None
         total = torch.zeros((), dtype=wide, device=x.device)
+        samples = torch.empty_like(labels) if draws is not None else None
         rows = max(1, CHUNK // len(weight))
         for start in range(0, len(x), rows):
             part, wanted = x[start : start + rows], labels[start : start + rows, None]
             logits = torch.nn.functional.linear(part, narrow, None if bias is None else bias.to(x.dtype)).to(wide)
             norm = logits.logsumexp(1, keepdim=True)
             total += (norm - logits.gather(1, wanted)).sum()
-            if not (need_x or need_weight or need_bias):
+            if samples is None and not (need_x or need_weight or need_bias):
                 continue
             grad = logits.sub_(norm).exp_()
+            if samples is not None:
+                samples[start : start + rows] = _drawn(grad, draws[start : start + rows])
+            if not (need_x or need_weight or need_bias):
+                continue
             grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=wide))
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
@@ -66,10 +90,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if grad_weight is None else grad_weight.to(weight.dtype),
             None if grad_bias is None else grad_bias.to(bias.dtype),
         )
-        return total
+        if samples is None:
+            return total, None
+        ctx.mark_non_differentiable(samples)
+        return total, samples
 
     @staticmethod
     def backward(ctx, *grads):
         factor = grads[0]
         found = (None if part is None else part.mul(factor.to(part.dtype)) for part in ctx.saved_tensors)
-        return *found, None
+        return *found, None, None
+
+
+def _drawn(probabilities: Float[Tensor, "M V"], draws: Float[Tensor, "M"]) -> Int[Tensor, "M"]:
+    """Where the cumulated probabilities of each row pass its draw, measured by their own total."""
+    cumulated = probabilities.cumsum(1)
+    wanted = draws.to(cumulated.dtype)[:, None] * cumulated[:, -1:]
+    return torch.searchsorted(cumulated, wanted, right=True)[:, 0].clamp_(max=probabilities.shape[1] - 1)

@@ -1,14 +1,14 @@
 """Fresh weights."""
 
+from collections.abc import Mapping
+
 import torch
 
 from tunesmith.base import random
 
-_RESIDUAL = ("attention.output.weight", "feedforward.down.weight")
-
 
 def init_normal(
-    module: torch.nn.Module, *, std: float, seed: int, name: str, residual_std: float | None = None
+    module: torch.nn.Module, *, std: float, seed: int, name: str, stds: Mapping[str, float] | None = None
 ) -> None:
     """N(0, std^2) for matrices and tables, 0 for biases, 1 for the scales of norms: BERT's initialisation.
 
@@ -21,12 +21,12 @@ def init_normal(
         std: Standard deviation.
         seed: Seed of the streams.
         name: Name of the module, part of each stream's key.
-        residual_std: Standard deviation of the maps that a sub-layer ends in; ``std`` by default.
+        stds: Those of some parameters, by the ends of their names (with the module's own name before them).
     """
     with torch.no_grad():
         for path, parameter in module.named_parameters():
             if parameter.ndim >= 2:
-                wide = residual_std if residual_std is not None and path.endswith(_RESIDUAL) else std
+                wide = next((own for end, own in (stds or {}).items() if f"{name}.{path}".endswith(end)), std)
                 parameter.copy_(torch.empty_like(parameter).normal_(0, wide, generator=_stream(seed, name, path)))
             elif path.rpartition(".")[2] == "weight":
                 parameter.fill_(1)

@@ -1,6 +1,6 @@
 """A stack of blocks over packed documents, encoder or decoder, and the settings that shape it."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pydantic
 import torch
@@ -18,7 +18,6 @@ from tunesmith.nn.embeddings import Embeddings, Projection, QueryStream
 from tunesmith.nn.feedforward import FeedForwardConfig
 from tunesmith.nn.norm import NormConfig
 from tunesmith.nn.position import Position, PositionConfig, PositionSizes
-from tunesmith.nn.position.transformer_xl import TransformerXLConfig
 
 Count = Annotated[int, pydantic.Field(ge=1, le=10_000_000)]
 Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
@@ -84,10 +83,6 @@ class TransformerConfig(Config):
     feedforward_dropout: Rate = pydantic.Field(default=0.0, description="Dropout of inner feed-forward activations.")
     final_dropout: Rate = pydantic.Field(default=0.0, description="Dropout of the output of the stack.")
     initial_std: float = pydantic.Field(default=0.02, gt=0, description="Standard deviation of fresh weights.")
-    initial_residual: Literal["plain", "by_depth"] = pydantic.Field(
-        default="plain",
-        description="Fresh weights of maps into the residual stream: as all others, or / sqrt(2 num_layers) (GPT-2).",
-    )
     position: AnyPosition = pydantic.Field(description="Position encoding.")
     feedforward: Annotated[pydantic.SerializeAsAny[FeedForwardConfig], choices.chosen("feedforward")] = pydantic.Field(
         description="Feed-forward layer."
@@ -129,16 +124,9 @@ class TransformerConfig(Config):
         return self.num_stored or self.num_layers
 
     @property
-    def residual_std(self) -> float:
-        """Standard deviation of the fresh weights of the maps that a sub-layer ends in."""
-        by_depth = self.initial_residual == "by_depth"
-        return self.initial_std / (2 * self.num_layers) ** 0.5 if by_depth else self.initial_std
-
-    @property
     def segments(self) -> int | None:
         """Segments that tokens can have; None for any number, where only their being the same counts."""
-        by_position = isinstance(self.position, TransformerXLConfig) and self.position.segments
-        return None if by_position else max(self.num_segments, 1)
+        return None if self.position.compares_segments else max(self.num_segments, 1)
 
     @property
     def position_sizes(self) -> PositionSizes:

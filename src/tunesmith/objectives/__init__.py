@@ -1,7 +1,7 @@
 """Pretraining objectives: one file each. An objective turns samples into a batch, counts its targets, sums its losses.
 
-The loop forms sum over terms of weight * sum of losses / number of targets in the whole step, over all micro-batches and
-processes, so that accumulation is exact.
+The loop forms sum over terms of weight * sum of losses / number of targets in the whole step, over all micro-batches
+and processes, so that accumulation is exact.
 """
 
 import abc
@@ -162,7 +162,14 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
-        """Sum of the losses of each term of a phase, in nats."""
+        """Sum of the losses of each term of a phase, in nats.
+
+        It leaves the labels of each term in ``batch.made["labels.<term>"]``, for comparison with a constant guess.
+        """
+
+    def finish(self, model: Model) -> None:
+        """Give the model its plain form back, behind the last step."""
+        return
 
 
 class ObjectiveConfig(Choice, abc.ABC):

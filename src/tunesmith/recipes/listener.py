@@ -17,8 +17,8 @@ class Listener(Protocol):
         """A new part of the work begins."""
         ...
 
-    def step(self, progress: Progress, total: int) -> None:
-        """An optimiser step is done."""
+    def step(self, progress: Progress, spent: float) -> None:
+        """An optimiser step is done; ``spent`` is the share of the budget."""
         ...
 
 
@@ -31,5 +31,5 @@ class Silent:
     def stage(self, title: str) -> None:
         """Nothing."""
 
-    def step(self, progress: Progress, total: int) -> None:
+    def step(self, progress: Progress, spent: float) -> None:
         """Nothing."""

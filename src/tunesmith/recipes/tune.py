@@ -22,6 +22,7 @@ from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.recipes.head import head_for, put_head, why_fresh
 from tunesmith.recipes.listener import Listener, Silent
+from tunesmith.recipes.pace import make_pace
 from tunesmith.recipes.open import fingerprint, longest_text, need_tokenizer, set_tokenizer
 from tunesmith.recipes.output import METRICS, OutputFolder
 from tunesmith.recipes.prepare import Prepared, prepare
@@ -29,11 +30,14 @@ from tunesmith.recipes.reporting import predictions_of, write_report
 from tunesmith.recipes.run import Run, load_run
 from tunesmith.recipes.saved import FORMAT, Opened, RunRecord, open_base, save_run
 from tunesmith.recipes.settings import TuneSettings, nested, tune_settings
+from tunesmith.report.trial import CurvePoint
 from tunesmith.tasks import Labelled, TaskConfig
 from tunesmith.text.batching import Order, Packed, cut_by_tokens, pack
 from tunesmith.train.checkpoint import Checkpoints, Progress
 from tunesmith.train.evaluate import logits_of
-from tunesmith.train.loop import Evaluation, Plan, train
+from tunesmith.train.loop import Evaluation, train
+from tunesmith.train.optim.adamw import AdamWConfig
+from tunesmith.train.parallel import Parallel
 from tunesmith.train.precision import (
     Machine,
     choose_machine,
@@ -42,6 +46,7 @@ from tunesmith.train.precision import (
     reset_peak_memory,
     reuse_memory,
 )
+from tunesmith.train.step import Stepper, Update
 from tunesmith.tuning import Attached, Data, MethodConfig
 
 
@@ -237,12 +242,27 @@ def _learn(
             seconds = time.monotonic() - started
             progress = Progress(step=0, seconds=seconds, examples=len(train_part), tokens=solution.tokens, done=True)
             return _Outcome(progress, solution.facts)
-        plan = make_plan(settings, size=len(train_part), d_model=model.config.trunk.d_model)
+        pace = make_pace(settings, size=len(train_part), d_model=model.config.trunk.d_model)
+        plan = pace.plan
         listener.note(
-            f"{settings.method.choice_name()}: {plan.steps} steps of {plan.batch_size} sequences, "
-            f"learning rate {plan.learning_rate:g}"
+            f"{settings.method.choice_name()}: {plan.steps} steps of {pace.batch_size} sequences, "
+            f"learning rate {pace.learning_rate:g}"
         )
-        work = _Work(model, task, train_part, settings, plan.batch_size, machine)
+        work = _Work(model, task, train_part, settings, pace.batch_size, machine)
+        parameters = attached.parameters()
+        optimiser = AdamWConfig().build(
+            parameters, learning_rate=pace.learning_rate, weight_decay=settings.train.weight_decay
+        )
+        stepper = Stepper(
+            work=work,
+            module=model,
+            updates=[Update("train", {"loss": 1.0}, parameters, optimiser)],
+            parallel=Parallel(),
+            device=machine.device,
+            seed=settings.train.seed,
+            learning_rate=pace.learning_rate,
+            max_grad_norm=settings.train.max_grad_norm,
+        )
 
         def evaluate() -> Evaluation:
             model.eval()
@@ -254,18 +274,16 @@ def _learn(
         model.train()
         try:
             progress = train(
-                work,
-                attached.parameters(),
+                stepper,
                 plan,
-                device=machine.device,
                 evaluate=evaluate,
                 checkpoints=Checkpoints(out / "checkpoint"),
-                report=lambda progress: listener.step(progress, plan.steps),
+                report=lambda progress: listener.step(progress, plan.spent(progress)),
             )
         finally:
             model.compute_dtype = None
             model.eval()
-    facts = {"steps": progress.step, "best_step": progress.best_step, "learning_rate": plan.learning_rate}
+    facts = {"steps": progress.step, "best_step": progress.best_step, "learning_rate": pace.learning_rate}
     return _Outcome(progress, facts)
 
 
@@ -279,41 +297,18 @@ class _Work:
         self.limit = settings.train.micro_batch_tokens
         self.order = Order(len(part), batch_size=batch_size, seed=settings.train.seed)
 
-    def micro_batches(self, step: int) -> list[Packed]:
+    def micro_batches(self, progress: Progress) -> list[Packed]:
         lengths = self.part.examples.lengths
-        cuts = cut_by_tokens(self.order.step(step), lengths, max_tokens=self.limit)
+        cuts = cut_by_tokens(self.order.step(progress.step), lengths, max_tokens=self.limit)
         return [pack(self.part.examples, indices, device=self.machine.device) for indices in cuts]
 
-    def count(self, batch: Packed) -> int:
-        return self.task.count(batch, self.part.targets)
+    def targets(self, batch: Packed) -> dict[str, int]:
+        return {"loss": self.task.count(batch, self.part.targets)}
 
-    def loss(self, batch: Packed) -> Tensor:
-        return self.task.loss(self.model.logits(batch.token_ids, batch.layout), batch, self.part.targets)
-
-
-def make_plan(settings: TuneSettings, *, size: int, d_model: int) -> Plan:
-    """How long and how fast to train: what is set, and for the rest what is good for the method and data size."""
-    wanted, good = settings.train, settings.method.defaults(size=size, d_model=d_model)
-    batch_size = wanted.batch_size or good.batch_size
-    per_epoch = size / batch_size
-    steps = max(1, round((wanted.epochs or good.epochs) * per_epoch))
-    if wanted.max_steps is not None:
-        steps = wanted.max_steps if wanted.epochs is None else min(steps, wanted.max_steps)
-    count = wanted.evaluations or good.evaluations
-    return Plan(
-        steps=steps,
-        batch_size=batch_size,
-        steps_per_epoch=per_epoch,
-        learning_rate=wanted.learning_rate or good.learning_rate,
-        warmup=wanted.warmup,
-        weight_decay=wanted.weight_decay,
-        max_grad_norm=wanted.max_grad_norm,
-        evaluate_at=frozenset(max(1, round(steps * (i + 1) / count)) for i in range(count)),
-        patience=wanted.patience or good.patience,
-        minutes=wanted.minutes,
-        seed=wanted.seed,
-        checkpoint_seconds=wanted.checkpoint_seconds,
-    )
+    def losses(self, batch: Packed, *, phase: str, noise: torch.Generator) -> dict[str, Tensor]:
+        noisy = batch.with_noise(noise)
+        logits = self.model.logits(noisy.token_ids, noisy.layout)
+        return {"loss": self.task.loss(logits, noisy, self.part.targets)}
 
 
 def _finish(
@@ -350,7 +345,8 @@ def _finish(
     }
     lines = predictions_of(run.task, logits["dev"], parts["dev"])
     write_atomic(out / "dev_predictions.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    write_atomic(out / "curve.json", json.dumps(progress.curve))
+    points = [{name: point[name] for name in CurvePoint.__dataclass_fields__} for point in progress.curve]
+    write_atomic(out / "curve.json", json.dumps(points))
     run.metrics = metrics
     facts = {**prepared.facts, "Model": run.opened.record.base if run.opened.record else ""}
     write_report(out, {settings.method.choice_name(): [(settings.train.seed, out, metrics)]}, run.task, facts=facts)

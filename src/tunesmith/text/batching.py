@@ -53,6 +53,16 @@ class Packed:
     token_ids: Int[Tensor, "N"]
     layout: Layout
 
+    @property
+    def num_samples(self) -> int:
+        """Examples in it."""
+        return len(self.indices)
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens in it."""
+        return self.layout.num_tokens
+
     def with_noise(self, noise: torch.Generator | None) -> "Packed":
         """The same batch with a stream for dropout."""
         return replace(self, layout=replace(self.layout, noise=noise))

@@ -5,15 +5,17 @@ Random streams and data order are keyed by step, so their state is the step itse
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import load_tensors, save_tensors, tensor_metadata
 from tunesmith.base.shapes import Tensor
+from tunesmith.train.parallel import full, like
 
 
 @dataclass
@@ -29,9 +31,15 @@ class Progress:
         best_step: Step that reached it; 0: none yet.
         stale: Evaluations since then.
         done: Whether training has ended.
-        curve: One entry an evaluation: step, epoch, train_loss, dev_loss, dev_metric.
+        curve: One entry an evaluation: step, epoch, tokens, seconds, train_loss, dev_loss, dev_metric, and the mean of
+            each loss term.
         loss_sum: Sum of the step losses since the last evaluation.
         loss_count: Their number.
+        term_sums: Sums of each loss term since then.
+        last_loss: Loss of the last step.
+        first_loss: Mean loss of the first steps.
+        high_steps: Steps in a row whose loss was far above it.
+        cursor: Where the data stand, for whoever gives them.
     """
 
     step: int = 0
@@ -45,31 +53,75 @@ class Progress:
     curve: list[dict[str, float | None]] = field(default_factory=list)
     loss_sum: float = 0.0
     loss_count: int = 0
+    term_sums: dict[str, float] = field(default_factory=dict)
+    last_loss: float = 0.0
+    first_loss: float = 0.0
+    high_steps: int = 0
+    cursor: dict[str, int] = field(default_factory=dict)
+
+    def add(self, loss: float, terms: Mapping[str, float]) -> None:
+        """Count the loss of a step, and those of its terms."""
+        self.last_loss = loss
+        self.loss_sum += loss
+        self.loss_count += 1
+        for term, value in terms.items():
+            self.term_sums[term] = self.term_sums.get(term, 0.0) + value
+
+
+@runtime_checkable  # beartype looks, under pytest
+class Updated(Protocol):
+    """What one optimiser updates."""
+
+    @property
+    def name(self) -> str:
+        """Name of the phase."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """Parameters by name; the optimiser's numbering is that of this mapping."""
+        ...
+
+    @property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """The optimiser."""
+        ...
 
 
 class Checkpoints:
-    """The checkpoint folder of a run: ``last.safetensors`` and ``best-<step>.safetensors``."""
+    """The checkpoint folder of a run: ``last.safetensors`` and ``best-<step>.safetensors``.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Args:
+        folder: Where they lie.
+        writes: Whether this process writes them; of several processes one does.
+    """
 
-    def save(self, progress: Progress, parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
+    def __init__(self, folder: Path, *, writes: bool = True):
+        self.folder, self.writes = folder, writes
+
+    def save(self, progress: Progress, updates: Sequence[Updated]) -> None:
         """Write the state of the run."""
-        tensors = {f"parameter/{name}": tensor for name, tensor in parameters.items()}
-        states = optimiser.state_dict()["state"]
-        for number, name in enumerate(parameters):
-            tensors |= {f"optimiser/{key}/{name}": tensor for key, tensor in states.get(number, {}).items()}
+        tensors = {f"parameter/{name}": full(tensor) for name, tensor in _parameters(updates).items()}
+        for update in updates:
+            states = update.optimiser.state_dict()["state"]
+            for number, name in enumerate(update.parameters):
+                state = states.get(number, {})
+                tensors |= {f"optimiser/{update.name}/{key}/{name}": full(tensor) for key, tensor in state.items()}
+        if not self.writes:
+            return
         save_tensors(self.folder / "last.safetensors", tensors, metadata={"progress": json.dumps(asdict(progress))})
         for old in self.folder.glob("best-*.safetensors"):
             if old.name != f"best-{progress.best_step}.safetensors":
                 with contextlib.suppress(OSError):
                     old.unlink()
 
-    def save_best(self, progress: Progress, parameters: Mapping[str, Tensor]) -> None:
+    def save_best(self, progress: Progress, updates: Sequence[Updated]) -> None:
         """Write the parameters of the best step; the file counts once `save` names its step."""
-        save_tensors(self.folder / f"best-{progress.best_step}.safetensors", parameters)
+        tensors = {name: full(tensor) for name, tensor in _parameters(updates).items()}
+        if self.writes:
+            save_tensors(self.folder / f"best-{progress.best_step}.safetensors", tensors)
 
-    def load(self, parameters: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> Progress | None:
+    def load(self, updates: Sequence[Updated]) -> Progress | None:
         """Put the last state back; None where there is none.
 
         Raises:
@@ -83,31 +135,38 @@ class Checkpoints:
             progress = Progress(**json.loads(tensor_metadata(path)["progress"]))
         except (KeyError, ValueError, TypeError):
             raise self._foreign() from None
-        self._copy(
-            {name.removeprefix("parameter/"): t for name, t in tensors.items() if "parameter/" in name}, parameters
-        )
-        state: dict[int, dict[str, Tensor]] = {}
-        for number, name in enumerate(parameters):
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                tensor = tensors.get(f"optimiser/{key}/{name}")
-                if tensor is None:
-                    continue
-                if tensor.shape != (() if key == "step" else parameters[name].shape):
-                    raise self._foreign()
-                state.setdefault(number, {})[key] = tensor
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        stored = {key.removeprefix("parameter/"): t for key, t in tensors.items() if key.startswith("parameter/")}
+        self._copy(stored, _parameters(updates))
+        for update in updates:
+            self._restore(update, tensors)
         return progress
 
-    def load_best(self, progress: Progress, parameters: Mapping[str, Tensor]) -> None:
+    def load_best(self, progress: Progress, updates: Sequence[Updated]) -> None:
         """Put the parameters of the best step back."""
-        self._copy(load_tensors(self.folder / f"best-{progress.best_step}.safetensors"), parameters)
+        self._copy(load_tensors(self.folder / f"best-{progress.best_step}.safetensors"), _parameters(updates))
+
+    def _restore(self, update: Updated, tensors: Mapping[str, Tensor]) -> None:
+        numbers = {name: number for number, name in enumerate(update.parameters)}
+        state: dict[int, dict[str, Tensor]] = {}
+        for path, tensor in tensors.items():
+            if not path.startswith(f"optimiser/{update.name}/"):
+                continue
+            key, _, name = path.removeprefix(f"optimiser/{update.name}/").partition("/")
+            if name not in numbers or (tensor.ndim and tensor.numel() > update.parameters[name].numel()):
+                raise self._foreign()
+            state.setdefault(numbers[name], {})[key] = like(tensor, update.parameters[name])
+        update.optimiser.load_state_dict({**update.optimiser.state_dict(), "state": state})
 
     def _copy(self, tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
         if {n: t.shape for n, t in tensors.items()} != {n: p.shape for n, p in parameters.items()}:
             raise self._foreign()
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(tensors[name])
+                parameter.copy_(like(tensors[name], parameter))
 
     def _foreign(self) -> CheckpointError:
         return CheckpointError(f"{self.folder}: the checkpoint is damaged or of another run: start with --overwrite")
+
+
+def _parameters(updates: Sequence[Updated]) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for update in updates for name, parameter in update.parameters.items()}

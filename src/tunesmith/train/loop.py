@@ -1,49 +1,25 @@
-"""The training loop. It knows steps, gradients and checkpoints; what is learnt, and by which method, is given to it."""
+"""The training loop. It knows steps, budgets, evaluations and checkpoints; what is learnt, and how, is given to it."""
 
 import contextlib
-import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal
 
-import torch
-
-from tunesmith.base.errors import UserError
-from tunesmith.base.random import global_stream, torch_stream
-from tunesmith.base.shapes import Tensor
-from tunesmith.text.batching import Packed
 from tunesmith.train.checkpoint import Checkpoints, Progress
-from tunesmith.train.optim.adamw import AdamWConfig
-from tunesmith.train.schedule import Moment
-from tunesmith.train.schedule.linear import LinearConfig
+from tunesmith.train.schedule import Moment, ScheduleConfig
+from tunesmith.train.step import Stepper, TrainingError
+
+EXPLODED = 2.0
+"""A loss that stays above this many times its mean over the first `WATCHED` steps has exploded."""
+WATCHED = 10
+"""Steps that the loss is watched for."""
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C came; the run is saved and can be resumed."""
-
-
-class TrainingError(UserError, ArithmeticError):
-    """Training went wrong in a way that settings can mend."""
-
-
-@runtime_checkable
-class Work(Protocol):
-    """What is learnt."""
-
-    def micro_batches(self, step: int) -> Sequence[Packed]:
-        """The micro-batches of a step."""
-        ...
-
-    def count(self, batch: Packed) -> int:
-        """Number of targets in a micro-batch."""
-        ...
-
-    def loss(self, batch: Packed) -> Tensor:
-        """Sum of the losses of a micro-batch's targets."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,154 +32,144 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train.
+    """How long to train, and when to look.
 
     Attributes:
-        steps: Optimiser steps.
-        batch_size: Sequences in a step.
-        steps_per_epoch: For the log.
-        learning_rate: Peak.
+        steps: Optimiser steps, at most; None if only tokens or minutes end the run.
+        tokens: Real tokens, at most.
+        minutes: Training time, at most.
+        steps_per_epoch: For the log; None where it changes.
+        schedule: Learning rate over the run.
         warmup: Share of the run.
-        weight_decay: Of matrices.
-        max_grad_norm: Clipping.
-        evaluate_at: Steps after which to evaluate.
-        patience: Evaluations without a better score before stopping.
-        minutes: Time limit.
-        seed: Key of the dropout streams.
+        evaluations: Looks at the dev split, evenly spread, the last at the end.
+        patience: Looks without a better score before stopping; None: never.
+        keeps: Parameters that are left in place: those of the best look, or the last.
         checkpoint_seconds: Time between checkpoints.
     """
 
-    steps: int
-    batch_size: int
-    steps_per_epoch: float
-    learning_rate: float
+    steps: int | None
+    schedule: ScheduleConfig
     warmup: float
-    weight_decay: float
-    max_grad_norm: float
-    evaluate_at: frozenset[int]
-    patience: int
-    minutes: float | None
-    seed: int
+    evaluations: int
     checkpoint_seconds: float
+    tokens: int | None = None
+    minutes: float | None = None
+    steps_per_epoch: float | None = None
+    patience: int | None = None
+    keeps: Literal["best", "last"] = "best"
+
+    def spent(self, progress: Progress) -> float:
+        """Share of the budget that is spent."""
+        parts = [
+            0.0 if self.steps is None else progress.step / self.steps,
+            0.0 if self.tokens is None else progress.tokens / self.tokens,
+            0.0 if self.minutes is None else progress.seconds / (60 * self.minutes),
+        ]
+        return min(1.0, max(parts))
+
+    def share(self, progress: Progress) -> float:
+        """Share of the budget as schedules see it: the step that comes is counted, and the last one is not the end."""
+        by_steps = 0.0 if self.steps is None else (progress.step + 1) / (self.steps + 1)
+        each = progress.tokens / max(1, progress.step)
+        by_tokens = 0.0 if self.tokens is None else (progress.tokens + each) / (self.tokens + each)
+        by_time = 0.0 if self.minutes is None else progress.seconds / (60 * self.minutes)
+        return min(1.0, max(by_steps, by_tokens, by_time))
+
+    def due(self, progress: Progress) -> bool:
+        """Whether it is time for a look."""
+        return self.spent(progress) * self.evaluations >= len(progress.curve) + 1 - 1e-9
 
 
 def train(
-    work: Work,
-    parameters: Mapping[str, torch.nn.Parameter],
+    stepper: Stepper,
     plan: Plan,
     *,
-    device: torch.device,
     evaluate: Callable[[], Evaluation],
     checkpoints: Checkpoints,
     report: Callable[[Progress], None],
 ) -> Progress:
-    """Train, and leave the parameters of the best evaluation in place.
+    """Train, and leave the parameters that the plan keeps in place.
 
     Args:
-        work: What is learnt.
-        parameters: What trains, by name.
-        plan: How long and how fast.
-        device: Where.
+        stepper: Does steps.
+        plan: How long, and when to look.
         evaluate: Looks at the dev split.
         checkpoints: Where the state is kept; what stands there is gone on from.
         report: Called after each step.
 
     Raises:
-        TrainingError: The loss is not a number.
+        TrainingError: The loss is not a number, or exploded; the last good checkpoint stays.
         Interrupted: Ctrl-C; the state is saved.
     """
-    optimiser = AdamWConfig().build(
-        parameters, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay
-    )
-    progress = checkpoints.load(parameters, optimiser) or Progress()
+    progress = checkpoints.load(stepper.updates) or Progress()
     saved = time.monotonic()
     with _stops_cleanly() as stop:
         while not progress.done:
             started = time.monotonic()
-            share = _share(progress, plan)
-            _step(work, parameters, optimiser, plan, progress, device, rate=LinearConfig().factor(Moment(share, plan.warmup)))
+            stepper.step(progress, rate=plan.schedule.factor(Moment(plan.share(progress), plan.warmup)))
             progress.seconds += time.monotonic() - started
-            out_of_time = plan.minutes is not None and progress.seconds >= 60 * plan.minutes
-            last = progress.step >= plan.steps or out_of_time
-            if last or progress.step in plan.evaluate_at:
-                _look(evaluate, parameters, checkpoints, progress, plan)
-                progress.done = last or progress.stale >= plan.patience
+            progress.seconds = stepper.parallel.agreed(progress.seconds, device=stepper.device)
+            strange = _watch(progress, stepper.learning_rate)
+            last = plan.spent(progress) >= 1
+            looked = last or plan.due(progress)
+            if looked:
+                _look(evaluate, stepper, checkpoints, progress, plan)
+                progress.done = last or (plan.patience is not None and progress.stale >= plan.patience)
             report(progress)
-            due = time.monotonic() - saved >= plan.checkpoint_seconds
-            if progress.done or due or stop.is_set() or progress.step in plan.evaluate_at:
-                checkpoints.save(progress, parameters, optimiser)
+            now = time.monotonic()
+            flags = {"due": float(now - saved >= plan.checkpoint_seconds), "stop": float(stop.is_set())}
+            flags = stepper.parallel.sums(flags, device=stepper.device)
+            if progress.done or looked or flags["stop"] or (flags["due"] and not strange):
+                checkpoints.save(progress, stepper.updates)
                 saved = time.monotonic()
-            if stop.is_set() and not progress.done:
+            if flags["stop"] and not progress.done:
                 raise Interrupted
-    if progress.best_step:
-        checkpoints.load_best(progress, parameters)
+    if progress.best_step and plan.keeps == "best":
+        checkpoints.load_best(progress, stepper.updates)
     return progress
 
 
-def _step(
-    work: Work,
-    parameters: Mapping[str, torch.nn.Parameter],
-    optimiser: torch.optim.Optimizer,
-    plan: Plan,
-    progress: Progress,
-    device: torch.device,
-    *,
-    rate: float,
-) -> None:
-    batches = work.micro_batches(progress.step)
-    targets = max(1, sum(work.count(batch) for batch in batches))
-    total = 0.0
-    for number, batch in enumerate(batches):
-        noise = torch_stream("dropout", plan.seed, progress.step, number, device=device)
-        with global_stream("method", plan.seed, progress.step, number, device=device):
-            loss = work.loss(batch.with_noise(noise)) / targets
-            loss.backward()
-        total += loss.item()
-        progress.examples += len(batch.indices)
-        progress.tokens += batch.layout.num_tokens
-    if not math.isfinite(total):
+def _watch(progress: Progress, learning_rate: float) -> bool:
+    """Whether the loss is higher now than a run that goes well ever is.
+
+    Raises:
+        TrainingError: It has been for long.
+    """
+    if progress.step <= WATCHED:
+        progress.first_loss += progress.last_loss / WATCHED
+        return False
+    high = progress.last_loss > EXPLODED * progress.first_loss > 0
+    progress.high_steps = progress.high_steps + 1 if high else 0
+    if progress.high_steps >= WATCHED:
         raise TrainingError(
-            f"train: the loss became {total} at step {progress.step + 1}: lower train.learning_rate "
-            f"(now {plan.learning_rate:g}) or set train.precision=fp32, and start anew with --overwrite"
+            f"train: the loss exploded: {progress.last_loss:.3g} at step {progress.step}, and above "
+            f"{EXPLODED:g} times its beginning ({progress.first_loss:.3g}) for {WATCHED} steps: the last checkpoint is "
+            f"from before; lower train.learning_rate (now {learning_rate:g}) or raise train.warmup, and start anew "
+            "with --overwrite"
         )
-    torch.nn.utils.clip_grad_norm_(list(parameters.values()), plan.max_grad_norm)
-    for group in optimiser.param_groups:
-        group["lr"] = plan.learning_rate * rate
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    progress.step += 1
-    progress.loss_sum += total
-    progress.loss_count += 1
-
-
-def _share(progress: Progress, plan: Plan) -> float:
-    """How much of the run is done, counting the step that comes: by steps, or by time where that is further."""
-    by_steps = (progress.step + 1) / (plan.steps + 1)
-    by_time = 0.0 if plan.minutes is None else progress.seconds / (60 * plan.minutes)
-    return min(1.0, max(by_steps, by_time))
+    return high
 
 
 def _look(
-    evaluate: Callable[[], Evaluation],
-    parameters: Mapping[str, torch.nn.Parameter],
-    checkpoints: Checkpoints,
-    progress: Progress,
-    plan: Plan,
+    evaluate: Callable[[], Evaluation], stepper: Stepper, checkpoints: Checkpoints, progress: Progress, plan: Plan
 ) -> None:
     seen = evaluate()
-    progress.curve.append(
-        {
-            "step": progress.step,
-            "epoch": progress.step / plan.steps_per_epoch,
-            "train_loss": progress.loss_sum / max(1, progress.loss_count),
-            "dev_loss": seen.loss,
-            "dev_metric": seen.score,
-        }
-    )
-    progress.loss_sum, progress.loss_count = 0.0, 0
+    point = {
+        "step": progress.step,
+        "epoch": None if plan.steps_per_epoch is None else progress.step / plan.steps_per_epoch,
+        "tokens": progress.tokens,
+        "seconds": progress.seconds,
+        "train_loss": progress.loss_sum / max(1, progress.loss_count),
+        "dev_loss": seen.loss,
+        "dev_metric": seen.score,
+    }
+    counted = max(1, progress.loss_count)
+    progress.curve.append(point | {f"train_{term}": total / counted for term, total in progress.term_sums.items()})
+    progress.loss_sum, progress.loss_count, progress.term_sums = 0.0, 0, {}
     if progress.best is None or seen.score > progress.best:
         progress.best, progress.best_step, progress.stale = seen.score, progress.step, 0
-        checkpoints.save_best(progress, parameters)
+        if plan.keeps == "best":
+            checkpoints.save_best(progress, stepper.updates)
     else:
         progress.stale += 1
 

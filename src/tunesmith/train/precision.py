@@ -11,6 +11,7 @@ The measured figures are in docs/benchmarks/attention.md.
 
 import contextlib
 import ctypes
+import os
 import platform
 import resource
 from collections.abc import Iterator
@@ -117,7 +118,9 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def _device(name: str | None) -> torch.device:
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        local = os.environ.get("LOCAL_RANK")  # one process a GPU, under torchrun
+        cuda = "cuda" if local is None else f"cuda:{local}"
+        return torch.device(cuda if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from tunesmith.base.shapes import Float, Int, Tensor
-from tunesmith.nn.cross_entropy import linear_cross_entropy
+from tunesmith.nn.cross_entropy import cross_entropy_and_samples, linear_cross_entropy
 from tunesmith.nn.head import Head, HeadConfig, Sizes
 from tunesmith.nn.head._activation import ACTIVATIONS, Activation
 from tunesmith.nn.linear import Linear
@@ -93,6 +93,13 @@ class LM(Head):
     def loss(self, x: Float[Tensor, "M D"], labels: Int[Tensor, "M"]) -> Float[Tensor, ""]:
         """Sum of the cross-entropies of the labels, in nats, with products in the type of x."""
         return linear_cross_entropy(self._transformed(x, x.dtype), self.output.weight, self.bias, labels)
+
+    def loss_and_samples(
+        self, x: Float[Tensor, "M D"], labels: Int[Tensor, "M"], draws: Float[Tensor, "M"]
+    ) -> tuple[Float[Tensor, ""], Int[Tensor, "M"]]:
+        """`loss`, and a token drawn for each row; ``draws`` are numbers in [0, 1)."""
+        x = self._transformed(x, x.dtype)
+        return cross_entropy_and_samples(x, self.output.weight, self.bias, labels, draws)
 
     def _transformed(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """What the output matrix is applied to."""

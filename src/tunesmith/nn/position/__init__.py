@@ -107,6 +107,11 @@ class PositionConfig(Choice, abc.ABC):
     """Whether each layer has one of its own, with its own weights; else the stack shares one."""
 
     @property
+    def compares_segments(self) -> bool:
+        """Whether it reads segments, of which there may then be any number: only their being the same counts."""
+        return False
+
+    @property
     def own_projections(self) -> OwnMaps:
         """Which maps for positions layers have of their own, besides those of queries and keys."""
         return "none"

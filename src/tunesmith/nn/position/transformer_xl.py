@@ -23,6 +23,11 @@ class TransformerXLConfig(PositionConfig):
 
     per_layer: ClassVar[bool] = True
 
+    @property
+    def compares_segments(self) -> bool:
+        """Where it is set so."""
+        return self.segments
+
     def build(self, sizes: PositionSizes) -> "TransformerXL":
         """The module of one layer."""
         return TransformerXL(

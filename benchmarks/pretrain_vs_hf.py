@@ -1,0 +1,222 @@
+"""Speed of pretraining: ours against a loop of transformers' modules, alternately, each in a process of its own.
+
+    python benchmarks/pretrain_vs_hf.py --task mlm --out benchmarks/results/pretrain_vs_hf.jsonl
+
+Tasks: ``mlm`` (BERT in MiniLM's shape, vocabulary 30,522, blocks of 128 tokens without padding, 15 % masked), ``lines``
+(the same on short texts, one a sequence: the peer pads each batch, as run_mlm.py --line_by_line does), ``electra``
+(ELECTRA's generator and discriminator, blocks of 128 tokens). Both sides read the same text with the same tokenizer, in
+steps of 32 sequences, with dropout 0.1 and AdamW. ``documented``: fp32 and the defaults; ``best``: bf16 autocast, fused
+AdamW, and the faster attention of the two that transformers has here. Real tokens a second, without the first steps.
+"""
+
+import argparse
+import gzip
+import json
+import statistics
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+import alternating
+import peers
+
+BATCH, TOKENS = 32, 128
+SIDES = ("ours", "best_sdpa", "best_eager", "documented")
+STEPS = {"ours": 60, "best_sdpa": 16, "best_eager": 16, "documented": 8}
+WARM = 3
+
+
+def text_of(task: str, data: Path) -> list[str]:
+    """Documents: encyclopaedia articles, or short sentences."""
+    if task == "lines":
+        return [str(row["text"]) for row in peers.load_rows(data, "sst2", "train", 20_000)]
+    with gzip.open(data / "corpus_enwiki" / "train.txt.gz", "rt", encoding="utf-8") as file:
+        text = file.read(6_000_000)
+    return [part for part in text.split("\n\n") if part.strip()]
+
+
+def ours(task: str, texts: list[str]) -> dict[str, float]:
+    """Our recipe, by its public call."""
+    import tunesmith
+
+    settings: dict[str, object] = {
+        "model.preset": "electra_small" if task == "electra" else "bert_base",
+        "model.dropout": 0.1,
+        "input.name": "doc_sentences" if task == "lines" else "blocks",
+        "objective.name": "rtd" if task == "electra" else "mlm",
+        "data.documents": "lines" if task == "lines" else "blocks",
+        "data.max_tokens": TOKENS,
+        "data.dev_sequences": 32,
+        "tokenizer": str(peers.checkpoint()),
+        "train.max_steps": STEPS["ours"],
+        "train.batch_size": BATCH,
+        "train.evaluations": 1,
+    }
+    if task != "electra":
+        settings |= {"model.num_layers": 6, "model.d_model": 384, "model.num_heads": 12, "model.d_ff": 1536}
+    warm: dict[str, float] = {}
+
+    class Watch:
+        """Notes when the first steps are over."""
+
+        def note(self, text: str) -> None: ...
+        def stage(self, title: str) -> None: ...
+
+        def step(self, progress, spent: float) -> None:
+            if progress.step == WARM:
+                warm.update(tokens=progress.tokens, seconds=progress.seconds)
+            warm.update(end_tokens=progress.tokens, end_seconds=progress.seconds)
+
+    with tempfile.TemporaryDirectory() as folder:
+        joined = ("\n" if task == "lines" else "\n\n").join(texts)
+        (Path(folder) / "corpus.txt").write_text(joined, encoding="utf-8")
+        (Path(folder) / "recipe.toml").write_text("", encoding="utf-8")
+        out = Path(folder) / "run"
+        tunesmith.pretrain(
+            str(Path(folder) / "recipe.toml"), Path(folder) / "corpus.txt", out=out, settings=settings, listener=Watch()
+        )
+        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    speed = (warm["end_tokens"] - warm["tokens"]) / (warm["end_seconds"] - warm["seconds"])
+    return {"tokens_per_second": speed, "peak_bytes": metrics["peak_memory_bytes"]}
+
+
+def peer(side: str, task: str, texts: list[str]) -> dict[str, float]:
+    """A loop of transformers' modules."""
+    import transformers
+
+    best = side != "documented"
+    attention = "eager" if side == "best_eager" else "sdpa"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(peers.checkpoint()))
+    steps = STEPS[side]
+    if task == "lines":
+        rows = tokenizer(texts[: steps * BATCH], truncation=True, max_length=TOKENS)["input_ids"]
+    else:
+        ids: list[int] = []
+        for text in texts:
+            ids += tokenizer(text, add_special_tokens=False)["input_ids"]
+            if len(ids) >= steps * BATCH * TOKENS:
+                break
+        rows = [ids[i : i + TOKENS] for i in range(0, steps * BATCH * TOKENS, TOKENS)]
+    torch.manual_seed(0)
+    if task == "electra":
+        train = _electra(attention)
+    else:
+        sizes = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+        config = transformers.BertConfig(**sizes)
+        config._attn_implementation = attention
+        train = _MLM(transformers.BertForMaskedLM(config))
+    train.train()
+    optimiser = torch.optim.AdamW(train.parameters(), lr=1e-4, fused=best or None)
+    collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
+    seconds, tokens = [], []
+    for step in range(steps):
+        started = time.perf_counter()
+        part = [{"input_ids": row} for row in rows[step * BATCH : (step + 1) * BATCH]]
+        batch = collator(part)
+        with torch.autocast("cpu", torch.bfloat16) if best else nullcontext():
+            loss = train(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(train.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        seconds.append(time.perf_counter() - started)
+        tokens.append(sum(len(row["input_ids"]) for row in part))
+    speed = sum(tokens[WARM:]) / sum(seconds[WARM:])
+    return {"tokens_per_second": speed, "peak_bytes": peers.peak_memory()}
+
+
+class _MLM(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch) -> torch.Tensor:
+        return self.model(**batch).loss
+
+
+def _electra(attention: str) -> torch.nn.Module:
+    """Generator and discriminator as the paper has them, embeddings shared."""
+    import transformers
+
+    class Both(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            sizes = {"vocab_size": 30522, "embedding_size": 128, "num_hidden_layers": 12}
+            large = transformers.ElectraConfig(hidden_size=256, num_attention_heads=4, intermediate_size=1024, **sizes)
+            small = transformers.ElectraConfig(hidden_size=64, num_attention_heads=1, intermediate_size=256, **sizes)
+            large._attn_implementation = small._attn_implementation = attention
+            self.generator = transformers.ElectraForMaskedLM(small)
+            self.discriminator = transformers.ElectraForPreTraining(large)
+            self.generator.electra.embeddings = self.discriminator.electra.embeddings
+            self.generator.generator_lm_head.weight = self.discriminator.electra.embeddings.word_embeddings.weight
+
+        def forward(self, batch) -> torch.Tensor:
+            labels, mask = batch["labels"], batch["attention_mask"]
+            masked = labels != -100
+            found = self.generator(input_ids=batch["input_ids"], attention_mask=mask, labels=labels)
+            with torch.no_grad():
+                logits = found.logits[masked].float()
+                drawn = torch.distributions.Categorical(logits=logits).sample()
+            original = torch.where(masked, labels, batch["input_ids"])
+            corrupted = original.clone()
+            corrupted[masked] = drawn
+            replaced = (corrupted != original).float()
+            detected = self.discriminator(input_ids=corrupted, attention_mask=mask, labels=replaced.long())
+            return found.loss + 50 * detected.loss
+
+    return Both()
+
+
+def gemm_rate(*, tokens: int = 4096, width: int = 1536, repeats: int = 9) -> float:
+    """Median rate of bf16 products in FLOP/s, with matrices large enough to be bound by arithmetic."""
+    x, weight = torch.randn(tokens, width).bfloat16(), torch.randn(width, width).bfloat16()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        times.append(time.perf_counter() - started)
+    return 2 * tokens * width * width / statistics.median(times[2:])
+
+
+def main() -> None:
+    """Alternate the sides and print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=("mlm", "lines", "electra"), required=True)
+    parser.add_argument("--data", type=Path, default=peers.DEFAULT_DATA, help="data folder")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--sides", default=",".join(SIDES))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        torch.set_num_threads(given.threads)
+        texts = text_of(given.task, given.data)
+        found = ours(given.task, texts) if given.side == "ours" else peer(given.side, given.task, texts)
+        if given.task == "mlm":  # 15 % of the rows reach the output matrix; three products a weight
+            flops = 6 * (6 * (4 * 384 * 384 + 2 * 384 * 1536) + 0.15 * 384 * (30522 + 384))
+            found["gemm_share"] = found["tokens_per_second"] * flops / gemm_rate()
+        print(json.dumps(found))
+        return
+    sides = given.sides.split(",")
+    seen: dict[str, list[alternating.Figures]] = {}
+    options = ["--task", given.task, "--data", str(given.data), "--threads", str(given.threads)]
+    for _ in range(given.rounds):
+        alternating.one_round(__file__, sides, options, seen)
+    medians = alternating.medians(seen)
+    result: dict[str, object] = {"benchmark": "pretrain_vs_hf", "task": given.task, "threads": given.threads}
+    result |= {"rounds": given.rounds, "median": medians, **peers.environment()}
+    if set(SIDES) <= set(sides):
+        speed = {side: medians[side]["tokens_per_second"] for side in SIDES}
+        result["ratios"] = {
+            "vs_documented": speed["ours"] / speed["documented"],
+            "vs_best": speed["ours"] / max(speed["best_sdpa"], speed["best_eager"]),
+        }
+    alternating.publish(result, given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A model with fresh weights: a preset, with other sizes or parts where they are wanted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.base import choices
+from tunesmith.base.config import build
+from tunesmith.base.errors import SettingError
+from tunesmith.models import Family
+from tunesmith.models._checkpoint import config_from_hf
+from tunesmith.models._expressible import fault_of_stacks
+from tunesmith.models.model import Model, ModelConfig
+from tunesmith.nn.init import init_normal
+from tunesmith.nn.transformer import TransformerConfig
+from tunesmith.text.sample import Vocabulary
+
+
+def fresh_model(
+    preset: str, *, changes: Mapping[str, Any], vocabulary: Vocabulary, seed: int
+) -> tuple[Model, str | None]:
+    """A preset's model for a vocabulary, and why transformers could not load it; None where it can.
+
+    Args:
+        preset: Name of the preset.
+        changes: Fields of `TransformerConfig` that differ; in encoder and decoder alike.
+        vocabulary: What the tokenizer knows.
+        seed: Seed of the weights.
+
+    Raises:
+        SettingError: No such preset, or the parts do not go together.
+    """
+    table = _family_of(preset)
+    foreign = {**table.presets[preset], "model_type": table.name, "architectures": [table.bare]}
+    ids = {"pad_token_id": vocabulary.pad, "bos_token_id": vocabulary.begin, "eos_token_id": vocabulary.end}
+    foreign |= {name: i for name, i in ids.items() if i is not None}
+    start = {"t5": vocabulary.pad, "bart": vocabulary.end}.get(table.name)
+    if start is not None:
+        foreign["decoder_start_token_id"] = start
+    foreign["vocab_size"] = vocabulary.size
+    config = config_from_hf(foreign, source=preset)
+    usual = table.fresh_stds(config.stacks)
+    encoder, decoder = (_changed(stack, changes) for stack in (config.encoder, config.decoder))
+    changed = ModelConfig(family=config.family, encoder=encoder, decoder=decoder, foreign=config.foreign)
+    fault = fault_of_stacks(table, changed.stacks, changed.foreign)
+    stds = usual
+    if fault is None:
+        stds = table.fresh_stds(changed.stacks)
+    else:
+        kept = {key: value for key, value in foreign.items() if key.endswith("_token_id")}
+        changed = ModelConfig(family="custom", encoder=encoder, decoder=decoder, foreign=kept)
+    model = Model(changed)
+    model.source = preset
+    init_normal(model, std=model.config.trunk.initial_std, seed=seed, name="model", stds=stds)
+    return model, fault
+
+
+def _family_of(preset: str) -> Family:
+    known: list[str] = []
+    for name in choices.names("model"):
+        table: Family = choices.module("model", name).FAMILY
+        if preset in table.presets:
+            return table
+        known += table.presets
+    raise SettingError(f"model.preset: there is no preset {preset!r}: choose from {', '.join(known)}")
+
+
+def _changed(stack: TransformerConfig | None, changes: Mapping[str, Any]) -> TransformerConfig | None:
+    """A stack with other settings; what followed from those that change follows from the new ones."""
+    if stack is None:
+        return None
+    given = {key: value for key, value in changes.items() if value is not None}
+    fields: dict[str, Any] = {name: getattr(stack, name) for name in TransformerConfig.model_fields}
+    if "d_model" in given and stack.d_embedding == stack.d_model:
+        fields["d_embedding"] = given["d_model"]
+    if {"d_model", "num_heads"} & set(given):
+        fields["d_head"] = None
+        if "num_kv_heads" not in given:
+            fields["num_kv_heads"] = None
+    if "num_layers" in given and stack.num_stored is not None and given["num_layers"] % stack.num_stored:
+        fields["num_stored"] = None
+    try:
+        return build(TransformerConfig, fields | given)
+    except SettingError as error:
+        raise SettingError(f"model.{error}") from None

@@ -1,0 +1,117 @@
+"""A corpus made ready for pretraining: splits, cleaning, a tokenizer, shards of token ids."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tunesmith.base.errors import DataError
+from tunesmith.base.random import numpy_stream
+from tunesmith.base.shapes import Bool
+from tunesmith.recipes.listener import Listener
+from tunesmith.recipes.open import open_tokenizer
+from tunesmith.recipes.pretrain_settings import PretrainSettings
+from tunesmith.text.cleaning import clean
+from tunesmith.text.corpus import Corpus, open_corpus
+from tunesmith.text.sample import Vocabulary, vocabulary_of
+from tunesmith.text.shards import ShardedTokens, ShardSettings, tokenised
+from tunesmith.text.tokenizer import Tokenizer, load_tokenizer
+from tunesmith.text.train_tokenizer import train_tokenizer
+
+Keep = Bool[np.ndarray, "D"]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A corpus as token ids.
+
+    Attributes:
+        train: Documents to learn from.
+        dev: Documents held back.
+        tokenizer: Made them.
+        vocabulary: What it knows.
+    """
+
+    train: ShardedTokens
+    dev: ShardedTokens
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+
+
+def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listener: Listener) -> Ready:
+    """Read a corpus, clean it where that is asked for, and tokenise it; what was made before is taken from the cache.
+
+    Args:
+        source: File, folder or hub id.
+        out: Folder of the run: a tokenizer that is trained is kept in it.
+        settings: All settings.
+        listener: Hears what is done.
+
+    Raises:
+        UserError: The corpus or the tokenizer cannot be used; one line says why.
+    """
+    corpora = open_corpus(source, settings.data)
+    if corpora.ignored:
+        listener.note(f"corpus: not read: {', '.join(corpora.ignored)}")
+    if "train" not in corpora.splits:
+        raise DataError(f"{source}: holds no train split: name a file, or a folder with a file that begins with train")
+    train = corpora.splits["train"]
+    kept = _cleaned(train, settings, listener)
+    if "dev" in corpora.splits:
+        dev, kept_of_dev = corpora.splits["dev"], None
+    else:
+        held = _held_back(train, kept, settings, listener)
+        dev, kept_of_dev = train, held
+        kept = ~held if kept is None else kept & ~held
+    tokenizer = _tokenizer(train, kept, out, settings, listener)
+    shards = ShardSettings(workers=settings.data.workers)
+    listener.stage("tokenising")
+    return Ready(
+        train=tokenised(train, tokenizer, settings=shards, keep=kept),
+        dev=tokenised(dev, tokenizer, settings=shards, keep=kept_of_dev),
+        tokenizer=tokenizer,
+        vocabulary=vocabulary_of(tokenizer),
+    )
+
+
+def _cleaned(corpus: Corpus, settings: PretrainSettings, listener: Listener) -> Keep | None:
+    """Which documents are of use; None for all."""
+    if settings.data.cleaning is None:
+        return None
+    listener.stage("cleaning")
+    found = clean(corpus, settings.data.cleaning)
+    listener.note(found.summary())
+    if not found.num_kept:
+        raise DataError(f"{corpus.name}: cleaning leaves no document: loosen data.cleaning")
+    return found.keep
+
+
+def _held_back(corpus: Corpus, kept: Keep | None, settings: PretrainSettings, listener: Listener) -> Keep:
+    """A random part of the documents, the same each time, as dev split."""
+    usable = np.flatnonzero(kept) if kept is not None else np.arange(sum(1 for _ in corpus))
+    if len(usable) < 2:
+        raise DataError(
+            f"{corpus.name}: is one document, so none can be held back: give a folder with train and dev files, or "
+            "split it by data.documents=lines"
+        )
+    count = min(len(usable) - 1, max(1, round(settings.data.dev_share * len(usable))))
+    listener.note(f"corpus: no dev split, so {count} of {len(usable)} documents are held back")
+    held = np.zeros(len(kept) if kept is not None else len(usable), dtype=bool)
+    held[numpy_stream("held back").permutation(usable)[:count]] = True
+    return held
+
+
+def _tokenizer(
+    corpus: Corpus, kept: Keep | None, out: Path, settings: PretrainSettings, listener: Listener
+) -> Tokenizer:
+    """The tokenizer that is given, or one trained on the corpus and kept in the run's folder."""
+    if settings.tokenizer is not None:
+        return open_tokenizer(settings.tokenizer)
+    made = load_tokenizer(out)
+    if made is not None:
+        return made
+    listener.stage("training a tokenizer")
+    texts = (document.text for document in corpus if kept is None or kept[document.number])
+    trained = train_tokenizer(texts, settings.vocabulary)
+    trained.save(out)
+    return trained

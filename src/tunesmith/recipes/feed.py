@@ -1,0 +1,156 @@
+"""Which sequences each step of pretraining sees: keyed by seed, stage, epoch and place; any point can be sought.
+
+The cursor in the progress says where the data stand; nothing else does. A stage is a length of sequences.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunesmith.base.errors import DataError
+from tunesmith.base.random import numpy_stream
+from tunesmith.base.shapes import Int
+from tunesmith.objectives import ObjectiveConfig
+from tunesmith.recipes.pretrain_settings import PretrainSettings
+from tunesmith.text.inputs import InputConfig, Samples
+from tunesmith.text.sample import Drawn, Frame
+from tunesmith.text.tokens import Tokens
+from tunesmith.train.checkpoint import Progress
+
+NEIGHBOURS = 50
+"""Steps whose sequences are sorted together where those of one step shall be of similar length."""
+
+
+_Order = Int[np.ndarray, "N"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One sequence of the endless row of all: stage, epoch, and its number in the epoch's samples."""
+
+    stage: int
+    epoch: int
+    number: int
+
+
+class Feed:
+    """Sequences, step by step.
+
+    Args:
+        tokens: The documents.
+        frame: Special tokens around texts.
+        settings: All settings.
+    """
+
+    def __init__(self, tokens: Tokens, frame: Frame, settings: PretrainSettings):
+        self.tokens, self.frame, self.settings = tokens, frame, settings
+        self._samples: dict[tuple[int, int], Samples] = {}
+        self._order: tuple[tuple[int, int], _Order] | None = None
+
+    def batch_size(self, spent: float) -> int:
+        """Sequences of the step that begins when this share of the budget is spent."""
+        train = self.settings.train
+        if train.batch_start is None or spent >= train.batch_warmup:
+            return train.batch_size
+        return round(train.batch_start + (train.batch_size - train.batch_start) * spent / train.batch_warmup)
+
+    def step(self, progress: Progress, spent: float) -> list[Place]:
+        """The sequences of the step that comes; the cursor moves on behind them."""
+        data = self.settings.data
+        stage = 0 if data.short_tokens is not None and spent < data.short_share else 1
+        cursor = progress.cursor
+        if cursor.get("stage") != stage:
+            cursor.update(stage=stage, epoch=0, offset=0)
+        found: list[Place] = []
+        while len(found) < self.batch_size(spent):
+            order = self._order_of(stage, cursor["epoch"])
+            taken = order[cursor["offset"] : cursor["offset"] + self.batch_size(spent) - len(found)]
+            found += [Place(stage, cursor["epoch"], int(number)) for number in taken]
+            cursor["offset"] += len(taken)
+            if cursor["offset"] == len(order):
+                cursor.update(epoch=cursor["epoch"] + 1, offset=0)
+        return found
+
+    def draw(self, place: Place) -> Drawn:
+        """A sequence, with a stream of its own for what an objective draws."""
+        samples, epoch = self.samples(place.stage, place.epoch), self._frozen(place.epoch)
+        stream = numpy_stream("mask", self.settings.train.seed, place.stage, epoch, place.number)
+        return Drawn(samples[place.number], stream)
+
+    def samples(self, stage: int, epoch: int) -> Samples:
+        """The sequences of an epoch.
+
+        Raises:
+            DataError: There is none.
+        """
+        key = (stage, self._frozen(epoch))
+        if key not in self._samples:
+            seed = self.settings.train.seed
+            made = cut(
+                self.tokens,
+                self.frame,
+                self.settings.input,
+                self.settings.objective,
+                max_tokens=self.max_tokens(stage),
+                stream=lambda *parts: numpy_stream("input", seed, *key, *parts),
+            )
+            last = dict(list(self._samples.items())[-1:])  # a step may end one epoch and begin the next
+            self._samples = last | {key: made}
+        return self._samples[key]
+
+    def max_tokens(self, stage: int) -> int:
+        """Longest sequence of a stage."""
+        data = self.settings.data
+        return data.short_tokens if stage == 0 and data.short_tokens is not None else data.max_tokens
+
+    def _frozen(self, epoch: int) -> int:
+        """The epoch whose data and masks are used: one of a few where those are static."""
+        duplicates = self.settings.objective.duplicates
+        return epoch if duplicates is None else epoch % duplicates
+
+    def _order_of(self, stage: int, epoch: int) -> Int[np.ndarray, "N"]:
+        if self._order is None or self._order[0] != (stage, epoch):
+            samples = self.samples(stage, epoch)
+            stream = numpy_stream("order", self.settings.train.seed, stage, epoch)
+            order = stream.permutation(len(samples))
+            if self.settings.data.grouping == "length":
+                order = _grouped(order, samples.lengths, self.settings.train.batch_size, stream)
+            self._order = (stage, epoch), order
+        return self._order[1]
+
+
+def cut(
+    tokens: Tokens,
+    frame: Frame,
+    input: InputConfig,
+    objective: ObjectiveConfig,
+    *,
+    max_tokens: int,
+    stream: Callable[..., np.random.Generator],
+) -> Samples:
+    """The sequences of one epoch.
+
+    Raises:
+        DataError: There is none.
+    """
+    raw = objective.raw_tokens(max_tokens)
+    samples = input.samples(tokens, frame, max_tokens=raw, stream=stream)
+    if not len(samples):
+        raise DataError(
+            f"corpus: gives no sequence of at most {raw} tokens by input={input.choice_name()}: is it empty?"
+        )
+    return samples
+
+
+def _grouped(
+    order: Int[np.ndarray, "N"], lengths: Int[np.ndarray, "N"], batch_size: int, stream: np.random.Generator
+) -> Int[np.ndarray, "N"]:
+    """Sort within stretches of some steps, then shuffle the steps of each stretch."""
+    parts = []
+    for start in range(0, len(order), NEIGHBOURS * batch_size):
+        part = order[start : start + NEIGHBOURS * batch_size]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        steps = [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+        parts += [steps[i] for i in stream.permutation(len(steps))]
+    return np.concatenate(parts)

@@ -1,0 +1,108 @@
+"""Validation losses of pretraining: always the same sequences and masks, and what a constant guess would get."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tunesmith.base.random import numpy_stream
+from tunesmith.objectives import Objective
+from tunesmith.recipes.feed import cut
+from tunesmith.recipes.pretrain_settings import PretrainSettings
+from tunesmith.text.batching import cut_by_tokens
+from tunesmith.text.sample import Drawn, Frame
+from tunesmith.text.tokens import Tokens
+from tunesmith.train.precision import Machine
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses on the dev split, in nats per target.
+
+    Attributes:
+        means: Of each term.
+        constants: What the best constant guess of each term's targets gets: their entropy.
+        weights: Weight of each term.
+    """
+
+    means: Mapping[str, float]
+    constants: Mapping[str, float]
+    weights: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """Weighted sum of the means."""
+        return sum(self.weights[term] * value for term, value in self.means.items())
+
+    @property
+    def constant_total(self) -> float:
+        """The same of the best constant guess."""
+        return sum(self.weights[term] * value for term, value in self.constants.items())
+
+
+class Validation:
+    """The dev split of a run.
+
+    Args:
+        tokens: Its documents.
+        frame: Special tokens around texts.
+        objective: What is learnt.
+        settings: All settings.
+        machine: Where to compute.
+    """
+
+    def __init__(
+        self, tokens: Tokens, frame: Frame, objective: Objective, settings: PretrainSettings, machine: Machine
+    ):
+        samples = cut(
+            tokens,
+            frame,
+            settings.input,
+            settings.objective,
+            max_tokens=settings.data.max_tokens,
+            stream=lambda *parts: numpy_stream("dev input", *parts),
+        )
+        chosen = numpy_stream("dev order").permutation(len(samples))[: settings.data.dev_sequences]
+        self.samples = {int(i): samples[int(i)] for i in np.sort(chosen)}
+        self.objective, self.machine = objective, machine
+        self.max_tokens = settings.train.micro_batch_tokens
+
+    @torch.no_grad()
+    def losses(self, trainee: torch.nn.Module) -> Losses:
+        """Losses of what trains, as it is now.
+
+        Args:
+            trainee: Gives the losses of a batch and a phase.
+        """
+        sums, counts = Counter[str](), Counter[str]()
+        labels: dict[str, Counter[int]] = {}
+        was_training = trainee.training
+        trainee.eval()
+        numbers = list(self.samples)
+        lengths = np.array([len(self.samples[i]) for i in numbers])
+        for part in cut_by_tokens(range(len(numbers)), lengths, max_tokens=self.max_tokens):
+            drawn = [Drawn(self.samples[numbers[i]], numpy_stream("dev mask", numbers[i])) for i in part]
+            batch = self.objective.prepare(drawn, device=self.machine.device)
+            counts.update(self.objective.targets(batch))
+            for phase in self.objective.phases:
+                for term, loss in trainee(batch, phase.name).items():
+                    sums[term] += float(loss)  # pyright: ignore[reportArgumentType] (typed as counts, and holds sums)
+            for name, values in batch.made.items():
+                if name.startswith("labels."):
+                    found, times = np.unique(values.cpu().numpy(), return_counts=True)
+                    term = labels.setdefault(name.removeprefix("labels."), Counter())
+                    term.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+        trainee.train(was_training)
+        return Losses(
+            means={term: value / max(1, counts[term]) for term, value in sums.items()},
+            constants={term: _entropy(found) for term, found in labels.items()},
+            weights={term: weight for phase in self.objective.phases for term, weight in phase.terms.items()},
+        )
+
+
+def _entropy(counts: Counter[int]) -> float:
+    """Entropy of a distribution in nats: the loss of the constant guess that knows it."""
+    shares = np.array(list(counts.values()), dtype=np.float64) / counts.total()
+    return float(-(shares * np.log(shares)).sum())

@@ -1,0 +1,119 @@
+"""Training on several processes by PyTorch's own engines: DDP, or FSDP2 where a model does not fit one device.
+
+Under ``torchrun`` each process takes its share of a step's samples; losses are divided by counts of the whole step, so
+gradients are those of one process. Nothing here starts processes.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from tunesmith.base.errors import SettingError
+from tunesmith.base.shapes import Tensor
+
+Engine = Literal["ddp", "fsdp"]
+
+
+class Parallel:
+    """The processes of a run; one process is the simple case.
+
+    Attributes:
+        rank: Number of this process.
+        world: Number of processes.
+        engine: How parameters are kept.
+    """
+
+    def __init__(self, *, rank: int = 0, world: int = 1, engine: Engine = "ddp"):
+        self.rank, self.world, self.engine = rank, world, engine
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[int]) -> list[int]:
+        """This process's part of a step's samples."""
+        return list(items[self.rank :: self.world])
+
+    def sums(self, values: Mapping[str, float], *, device: torch.device) -> dict[str, float]:
+        """Sums over the processes; exact for counts below 2^53."""
+        if self.world == 1:
+            return dict(values)
+        kind = torch.float64 if device.type != "mps" else torch.float32
+        found = torch.tensor(list(values.values()), dtype=kind, device=device)
+        dist.all_reduce(found)
+        return dict(zip(values, found.tolist(), strict=True))
+
+    def agreed(self, value: float, *, device: torch.device) -> float:
+        """The leading process's value, for decisions that all must make alike, such as by time."""
+        if self.world == 1:
+            return value
+        found = torch.tensor([value], dtype=torch.float64, device=device)
+        dist.broadcast(found, 0)
+        return float(found.item())
+
+    def wrap(self, module: torch.nn.Module, blocks: Sequence[torch.nn.Module]) -> torch.nn.Module:
+        """The module with gradients summed (DDP) or parameters sharded (FSDP2, block by block)."""
+        if self.world == 1:
+            return module
+        if self.engine == "fsdp":
+            for block in blocks:
+                fully_shard(block)
+            return fully_shard(module)
+        return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
+
+    @contextlib.contextmanager
+    def syncing(self, module: torch.nn.Module, *, last: bool) -> Iterator[None]:
+        """Exchange gradients only behind a step's last micro-batch."""
+        if isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(last)
+            yield
+        elif isinstance(module, DistributedDataParallel) and not last:
+            with module.no_sync():
+                yield
+        else:
+            yield
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def processes(engine: Engine, *, device: torch.device) -> Iterator[Parallel]:
+    """The processes that ``torchrun`` has started; one where it has not.
+
+    Raises:
+        SettingError: Its environment is incomplete.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        yield Parallel(engine=engine)
+        return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise SettingError(f"{missing[0]}: not set, but WORLD_SIZE is: start several processes with torchrun")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Parallel(rank=dist.get_rank(), world=dist.get_world_size(), engine=engine)
+    finally:
+        dist.destroy_process_group()
+
+
+def full(tensor: Tensor) -> Tensor:
+    """A tensor as a whole, where it is sharded."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor, sharded as another one is where that is sharded and of the same shape."""
+    if isinstance(other, DTensor) and tensor.shape == other.shape:
+        return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)
+    return tensor

@@ -1,0 +1,161 @@
+"""One optimiser step: micro-batches, exact accumulation, clipping, one update for each phase."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import torch
+
+from tunesmith.base.errors import UserError
+from tunesmith.base.random import global_stream, torch_stream
+from tunesmith.base.shapes import Tensor
+from tunesmith.train.checkpoint import Progress
+from tunesmith.train.parallel import Parallel, full
+
+
+class TrainingError(UserError, ArithmeticError):
+    """Training went wrong in a way that settings can mend."""
+
+
+@runtime_checkable  # beartype looks, under pytest
+class MicroBatch(Protocol):
+    """What the loop needs to know of a micro-batch."""
+
+    @property
+    def num_samples(self) -> int:
+        """Sequences in it."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens in it."""
+        ...
+
+
+B = TypeVar("B", bound=MicroBatch)
+
+
+@runtime_checkable
+class Work(Protocol[B]):
+    """What is learnt."""
+
+    def micro_batches(self, progress: Progress) -> Sequence[B]:
+        """The micro-batches of the step that comes: this process's part of it."""
+        ...
+
+    def targets(self, batch: B) -> Mapping[str, int]:
+        """Number of targets of each loss term in a micro-batch."""
+        ...
+
+    def losses(self, batch: B, *, phase: str, noise: torch.Generator) -> Mapping[str, Tensor]:
+        """Sum of the losses of a micro-batch's targets, for each term of the phase."""
+        ...
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update of a step.
+
+    Attributes:
+        name: Name of the phase.
+        terms: Loss terms, with their weights.
+        parameters: What it updates, by name.
+        optimiser: How.
+    """
+
+    name: str
+    terms: Mapping[str, float]
+    parameters: Mapping[str, torch.nn.Parameter]
+    optimiser: torch.optim.Optimizer
+
+
+@dataclass(frozen=True)
+class Stepper(Generic[B]):
+    """Does steps.
+
+    Attributes:
+        work: What is learnt.
+        module: What runs it, for several processes.
+        updates: The updates of a step, in order.
+        parallel: The processes.
+        device: Where.
+        seed: Key of the dropout streams.
+        learning_rate: Peak.
+        max_grad_norm: Clipping; None for none.
+    """
+
+    work: Work[B]
+    module: torch.nn.Module
+    updates: Sequence[Update]
+    parallel: Parallel
+    device: torch.device
+    seed: int
+    learning_rate: float
+    max_grad_norm: float | None
+
+    def step(self, progress: Progress, *, rate: float) -> None:
+        """One step, and what it adds to the progress.
+
+        Raises:
+            TrainingError: A loss or gradient is not a number; no parameter is changed by the phase that found it.
+        """
+        batches = self.work.micro_batches(progress)
+        counts = self._counts(batches)
+        total, terms = 0.0, {}
+        for update in self.updates:
+            for term, mean in self._update(update, batches, counts, progress, rate=rate).items():
+                total += update.terms[term] * mean
+                terms[term] = mean
+        seen = {"examples": sum(b.num_samples for b in batches), "tokens": sum(b.num_tokens for b in batches)}
+        seen = self.parallel.sums(seen, device=self.device)
+        progress.examples += round(seen["examples"])
+        progress.tokens += round(seen["tokens"])
+        progress.step += 1
+        progress.add(total, terms)
+
+    def _counts(self, batches: Sequence[B]) -> dict[str, float]:
+        counts = {term: 0.0 for update in self.updates for term in update.terms}
+        for batch in batches:
+            for term, count in self.work.targets(batch).items():
+                counts[term] += count
+        return self.parallel.sums(counts, device=self.device)
+
+    def _update(
+        self, update: Update, batches: Sequence[B], counts: Mapping[str, float], progress: Progress, *, rate: float
+    ) -> dict[str, float]:
+        """Gradients of one phase over all micro-batches, and its update; the mean loss of each of its terms."""
+        sums = dict.fromkeys(update.terms, 0.0)
+        for number, batch in enumerate(batches):
+            key = (self.seed, progress.step, number, self.parallel.rank)
+            key = key if self.parallel.world > 1 else key[:3]
+            noise = torch_stream("dropout", *key, device=self.device)
+            with (
+                self.parallel.syncing(self.module, last=number == len(batches) - 1),
+                global_stream("method", *key, device=self.device),
+            ):
+                losses = self.work.losses(batch, phase=update.name, noise=noise)
+                parts = [update.terms[term] * loss / max(1.0, counts[term]) for term, loss in losses.items()]
+                # DDP and FSDP average over the processes, while the counts are those of all of them
+                (torch.stack(parts).sum() * self.parallel.world).backward()
+            for term, loss in losses.items():
+                sums[term] += loss.item()
+        sums = self.parallel.sums(sums, device=self.device)
+        means = {term: value / max(1.0, counts[term]) for term, value in sums.items()}
+        self._check(sum(update.terms[term] * mean for term, mean in means.items()), "loss", progress)
+        parameters = [p for p in update.parameters.values() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
+        self._check(float(full(norm)), "norm of the gradient", progress)
+        for group in update.optimiser.param_groups:
+            group["lr"] = self.learning_rate * rate
+        update.optimiser.step()
+        for other in self.updates:  # a phase may leave gradients in parameters that are not its own
+            other.optimiser.zero_grad(set_to_none=True)
+        return means
+
+    def _check(self, value: float, what: str, progress: Progress) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"train: the {what} became {value} at step {progress.step + 1}: lower train.learning_rate "
+                f"(now {self.learning_rate:g}) or set train.precision=fp32, and start anew with --overwrite"
+            )
