@@ -64,6 +64,15 @@ def storage_error(path: Path, error: Exception) -> StorageError:
     return StorageError(f"{path}: cannot write: {reason}")
 
 
+def cache_folder(name: str) -> Path:
+    """``$TUNESMITH_CACHE/name``, or ``name`` in the user's cache folder for tunesmith."""
+    root = os.environ.get("TUNESMITH_CACHE")
+    if root:
+        return Path(root) / name
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tunesmith" / name
+
+
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     """Write a JSON object, indented, atomically."""
     write_atomic(path, json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,7 +1,6 @@
 """Features on disk, found by the hash of all that they depend on: other weights or tokens are another file."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,18 +8,14 @@ import numpy as np
 import torch
 
 from tunesmith.base.errors import CheckpointError, StorageError
-from tunesmith.base.files import load_tensors, save_tensors, tensor_metadata
+from tunesmith.base.files import cache_folder, load_tensors, save_tensors, tensor_metadata
 from tunesmith.base.shapes import Float
 from tunesmith.text.batching import Examples
 
 
 def default_folder() -> Path:
     """``$TUNESMITH_CACHE/features``, or ``features`` in the user's cache folder for tunesmith."""
-    root = os.environ.get("TUNESMITH_CACHE")
-    if root:
-        return Path(root) / "features"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tunesmith" / "features"
+    return cache_folder("features")
 
 
 def content_key(examples: Examples, parts: tuple[str, ...]) -> str:

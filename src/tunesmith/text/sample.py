@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tokenizers import decoders, models
 
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.shapes import Bool, Int
@@ -57,6 +58,7 @@ class Frame:
         after: Behind one text.
         after_pair: Behind the second text of a pair.
         second: Segment of the second text, and of what stands behind it.
+        last: Segment of the last special token of all, where it is one of its own (XLNet's <cls>); None where it is not.
     """
 
     before: tuple[int, ...]
@@ -64,6 +66,7 @@ class Frame:
     after: tuple[int, ...]
     after_pair: tuple[int, ...]
     second: int = 1
+    last: int | None = None
 
     @property
     def single_size(self) -> int:
@@ -111,6 +114,8 @@ class Frame:
         parts.append(after)
         special += [True] * len(after)
         segments += [self.second if len(texts) > 1 else 0] * len(after)
+        if self.last is not None:
+            segments[-1] = self.last
         ids = np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
         return Sample(
             ids=ids,
@@ -202,18 +207,20 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     pieces = [""] * size
     for piece, i in names.items():
         pieces[i] = piece
-    continues = [piece.startswith("##") for piece in pieces]
-    if any(continues):  # WordPiece marks what goes on
-        begins = np.array([not flag for flag in continues], dtype=bool)
+    model, byte_level = backend.model, isinstance(backend.decoder, decoders.ByteLevel)
+    if isinstance(model, models.WordPiece):  # marks what goes on
+        begins = np.array([not piece.startswith(model.continuing_subword_prefix) for piece in pieces], dtype=bool)
     elif any(piece.startswith(("Ġ", "▁")) for piece in pieces):  # byte-level BPE and Unigram mark what begins
-        begins = np.array([piece.startswith(("Ġ", "▁", "Ċ")) for piece in pieces], dtype=bool)
+        begins = np.array([piece.startswith(("Ġ", "▁", "Ċ", "ĉ", "č")) for piece in pieces], dtype=bool)
     else:
         begins = np.ones(size, dtype=bool)
-    ends = np.array([piece.strip("▁Ġ#") != "" and piece[-1] in _SENTENCE_ENDS for piece in pieces], dtype=bool)
+    texts = [decoders.ByteLevel().decode([piece]) for piece in pieces] if byte_level else pieces
+    ends = np.array([text[-1:] in _SENTENCE_ENDS and text != "" for text in texts], dtype=bool)
 
     def first(candidates: tuple[str, ...]) -> int | None:
         return next((names[name] for name in candidates if name in names), None)
 
+    frame = _frame(tokenizer, end=first(_ENDS))
     sentinels = []
     while f"<extra_id_{len(sentinels)}>" in names:
         sentinels.append(names[f"<extra_id_{len(sentinels)}>"])
@@ -223,11 +230,11 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
         begins_word=begins | special,
         mask=first(_MASKS),
         pad=tokenizer.pad_id,
-        begin=first(_BEGINS),
-        end=first(_ENDS),
+        begin=frame.before[0] if frame.before else None if backend.num_special_tokens_to_add(False) else first(_BEGINS),
+        end=frame.after[0],
         sentinels=tuple(sentinels),
         sentence_ends=ends & ~special,
-        frame=_frame(tokenizer, end=first(_ENDS)),
+        frame=frame,
     )
 
 
@@ -238,19 +245,23 @@ def _frame(tokenizer: Tokenizer, *, end: int | None) -> Frame:
     if not places:
         raise CheckpointError("tokenizer: encodes the letter a as nothing: is it whole?")
     before, after = one.ids[: places[0]], one.ids[places[-1] + 1 :]
+    if not after and end is None:
+        raise CheckpointError(
+            "tokenizer: has no token that ends a text (such as </s>, [SEP] or <|endoftext|>): take another one, "
+            "or leave tokenizer unset to train one"
+        )
     if not before and not after:
-        if end is None:
-            raise CheckpointError(
-                "tokenizer: has no token that ends a text (such as </s>, [SEP] or <|endoftext|>): take another one, "
-                "or leave tokenizer unset to train one"
-            )
         return Frame((), (end,), (end,), (end,), second=0)
     firsts = [i for i, sequence in enumerate(two.sequence_ids) if sequence == 0]
     seconds = [i for i, sequence in enumerate(two.sequence_ids) if sequence == 1]
+    between, after_pair = two.ids[firsts[-1] + 1 : seconds[0]], two.ids[seconds[-1] + 1 :]
+    if not after:  # Llama's kind begins texts and leaves their end to the one who trains
+        after, between, after_pair = [end], [end, *between], [end]
     return Frame(
         before=tuple(before),
-        between=tuple(two.ids[firsts[-1] + 1 : seconds[0]]),
+        between=tuple(between),
         after=tuple(after),
-        after_pair=tuple(two.ids[seconds[-1] + 1 :]),
+        after_pair=tuple(after_pair),
         second=two.type_ids[seconds[0]],
+        last=one.type_ids[-1] if one.type_ids[-1] != one.type_ids[places[-1]] else None,
     )

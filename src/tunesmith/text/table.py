@@ -4,27 +4,23 @@ Nothing here executes what it reads: no pickles, no loading scripts. Whatever is
 of `DataError` that begins with the file and, where there is one, the line.
 """
 
-import codecs
 import csv
 import gzip
 import io
-import itertools
-import json
-import math
 import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import pyarrow
 from pyarrow import parquet
 
 from tunesmith.base.errors import DataError
+from tunesmith.text.lines import decoded_lines, json_object, one_line
 
-MAX_LINE_BYTES = 16 * 2**20
 MAX_CELL_CHARACTERS = 16 * 2**20  # a quoted cell may span lines, so it needs a limit of its own
 MAX_JSON_KEYS = 1000  # every key becomes a column of every row: ids used as keys would fill the memory
 
@@ -118,10 +114,10 @@ def read_table(path: str | Path) -> Table:
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{source}: no such file or folder: check the path") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{source}: is a truncated or damaged gzip file ({_line_of(error)}): make it again") from None
+        raise DataError(f"{source}: is a truncated or damaged gzip file ({one_line(error)}): make it again") from None
     except OSError as error:
         raise DataError(
-            f"{source}: cannot be read ({error.strerror or _line_of(error)}): check its permissions"
+            f"{source}: cannot be read ({error.strerror or one_line(error)}): check its permissions"
         ) from None
 
 
@@ -152,44 +148,16 @@ def _extension(name: str) -> str | None:
     return next((extension for extension in EXTENSIONS if name.lower().endswith(extension)), None)
 
 
-def _line_of(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def _read(stream: io.BufferedReader, source: str, extension: str) -> Table:
     if extension == ".parquet":
         return _read_parquet(stream, source)
     if extension.endswith(".gz"):
         stream = io.BufferedReader(gzip.GzipFile(fileobj=stream))
-    lines = _decoded_lines(stream, source)
+    lines = decoded_lines(stream, source)
     kind = extension.removesuffix(".gz")
     if kind in JSON_LINES:
         return _read_json_lines(lines, source)
     return _read_tabs(lines, source) if kind == ".tsv" else _read_delimited(lines, source, DELIMITERS[kind])
-
-
-def _decoded_lines(stream: io.BufferedReader, source: str) -> Iterator[str]:
-    """The lines of `stream` with their ends, so that line numbers hold even inside quoted cells."""
-    offset = 0
-    for number in itertools.count(1):
-        line = stream.readline(MAX_LINE_BYTES + 1)
-        if not line:
-            return
-        where = f"{source} line {number}"
-        if len(line) > MAX_LINE_BYTES:
-            raise DataError(f"{where}: is longer than {MAX_LINE_BYTES} bytes: write one row per line")
-        if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise DataError(f"{where}: is UTF-16 text: save the file as UTF-8")
-        if b"\0" in line:
-            at = offset + line.index(b"\0")
-            raise DataError(f"{where}: holds a NUL byte at offset {at}: give a text file, saved as UTF-8")
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            at = f"byte 0x{line[error.start]:02x} at offset {offset + error.start}"
-            raise DataError(f"{where}: is not UTF-8 text ({at}): save the file as UTF-8") from None
-        offset += len(line)
-        yield text.removeprefix("\ufeff") if number == 1 else text
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
@@ -245,7 +213,7 @@ def _read_delimited(
                 )
     except csv.Error as error:
         raise DataError(
-            f"{source} line {start}: the row that begins here is broken ({_line_of(error)}): "
+            f"{source} line {start}: the row that begins here is broken ({one_line(error)}): "
             "close every quoted cell and double the quotation marks inside it"
         ) from None
     finally:
@@ -258,30 +226,6 @@ def _read_delimited(
     return Table(columns, source, starts)
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
-    return row
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if math.isinf(value):
-        raise ValueError(f"the number {digits[:20]} is too large")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON value")
-
-
-_decode_json = json.JSONDecoder(
-    object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_refuse_constant
-).decode
-
-
 def _read_json_lines(lines: Iterable[str], source: str) -> Table:
     rows: list[dict[str, Any]] = []
     starts: list[int] = []
@@ -290,21 +234,7 @@ def _read_json_lines(lines: Iterable[str], source: str) -> Table:
         if not line.strip():
             continue
         where = f"{source} line {number}"
-        try:
-            row = _decode_json(line)
-            if "\\ud" in line or "\\uD" in line:  # half a surrogate pair is legal JSON that no tokenizer can encode
-                json.dumps(row, ensure_ascii=False).encode("utf-8")
-        except json.JSONDecodeError as error:
-            problem = f"{error.msg} at column {error.colno}"
-            raise DataError(f"{where}: is not valid JSON ({problem}): write one object per line") from None
-        except RecursionError:
-            raise DataError(f"{where}: is nested too deeply: write one flat object per line") from None
-        except UnicodeEncodeError:
-            raise DataError(f"{where}: holds half a surrogate pair (\\ud800 to \\udfff): mend the text") from None
-        except ValueError as error:
-            raise DataError(f"{where}: is not usable JSON ({_line_of(error)}): mend this line") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: is a JSON {type(row).__name__}, not an object: write one object per line")
+        row = json_object(line, where)
         if not row.keys() <= names.keys():
             names |= dict.fromkeys(row)
             _check_names(list(names), where)
@@ -323,7 +253,7 @@ def _read_parquet(stream: io.BufferedReader, source: str) -> Table:
     except DataError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{source}: is not a readable Parquet file ({_line_of(error)}): make it again") from None
+        raise DataError(f"{source}: is not a readable Parquet file ({one_line(error)}): make it again") from None
 
 
 def _from_arrow(table: pyarrow.Table, source: str) -> Table:
@@ -370,7 +300,7 @@ def _read_hub(name: str, config: str | None) -> dict[str, Table]:
         # Without trust_remote_code, never given here, `datasets` refuses to run a repository's own script.
         loaded = datasets.load_dataset(name, config)
     except Exception as error:  # the library raises dozens of types, for the network, the hub and the files alike
-        raise DataError(f"{name}: cannot be loaded from the hub ({_line_of(error)}): check name and network") from None
+        raise DataError(f"{name}: cannot be loaded from the hub ({one_line(error)}): check name and network") from None
     splits = _by_split([(split, split) for split in loaded], name)
     if not splits:
         raise DataError(f"{name}: has no split named {SPLIT_NAMES}; found {', '.join(loaded)}: use files instead")

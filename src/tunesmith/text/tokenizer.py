@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,19 @@ class Tokenizer:
             found.append(Opening(encoding.ids[:size], [end for _, end in encoding.offsets[:size]]))
         return found
 
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts alone: nothing is put around them, and the name of a special token in them is plain text.
+
+        Raises:
+            CheckpointError: The tokenizer has no token for a text, not even an unknown one.
+        """
+        self.backend.encode_special_tokens = True
+        try:
+            with _own_errors():
+                return [found.ids for found in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        finally:
+            self.backend.encode_special_tokens = False
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
         return self.backend.decode(list(ids), skip_special_tokens=True)
@@ -161,8 +174,14 @@ class Tokenizer:
 
 
 def _encode(backend: Backend, items: list[Any], *, as_words: bool) -> list[tokenizers.Encoding]:
-    try:
+    with _own_errors():
         return backend.encode_batch(items, is_pretokenized=as_words)
+
+
+@contextlib.contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         if type(error) is not Exception:  # the library's own errors are bare, all others are our mistakes
             raise
