@@ -112,16 +112,22 @@ def train(
         TrainingError: The loss is not a number.
         Interrupted: Ctrl-C; the state is saved.
     """
-    optimiser = AdamWConfig().build(
-        parameters, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay
-    )
+    optimiser = AdamWConfig().build(parameters, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay)
     progress = checkpoints.load(parameters, optimiser) or Progress()
     saved = time.monotonic()
     with _stops_cleanly() as stop:
         while not progress.done:
             started = time.monotonic()
             share = _share(progress, plan)
-            _step(work, parameters, optimiser, plan, progress, device, rate=LinearConfig().factor(Moment(share, plan.warmup)))
+            _step(
+                work,
+                parameters,
+                optimiser,
+                plan,
+                progress,
+                device,
+                rate=LinearConfig().factor(Moment(share, plan.warmup)),
+            )
             progress.seconds += time.monotonic() - started
             out_of_time = plan.minutes is not None and progress.seconds >= 60 * plan.minutes
             last = progress.step >= plan.steps or out_of_time
