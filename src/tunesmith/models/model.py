@@ -197,7 +197,7 @@ class Model(torch.nn.Module):
         if decoder_input_ids is None:
             if input_ids is None:
                 raise ValueError("give decoder_input_ids: without input_ids there is nothing to take them from")
-            first = torch.full_like(input_ids[:, :1], self._decoder_start)
+            first = torch.full_like(input_ids[:, :1], self.decoder_start)
             decoder_input_ids = torch.cat([first, input_ids[:, :-1]], 1)
             if decoder_attention_mask is None and attention_mask is not None:
                 # transformers masks nothing here: padding on the left is read, padding on the right stands behind all
@@ -269,10 +269,11 @@ class Model(torch.nn.Module):
     def moved_right(self, token_ids: Int[Tensor, "N"], layout: Layout) -> Int[Tensor, "N"]:
         """Packed documents without their last tokens and with the decoder's start token before the first."""
         moved = torch.cat([token_ids[:1], token_ids[:-1]])
-        return moved.index_fill(0, layout.starts, self._decoder_start)
+        return moved.index_fill(0, layout.starts, self.decoder_start)
 
     @property
-    def _decoder_start(self) -> int:
+    def decoder_start(self) -> int:
+        """What the decoder of an encoder-decoder reads first."""
         starts = (self.config.foreign.get(name) for name in ("decoder_start_token_id", "pad_token_id"))
         return next((start for start in starts if start is not None), 0)
 

@@ -71,4 +71,8 @@ def need(model: Model, objective: str, *, kind: str) -> None:
     """
     has = "encoder-decoder" if model.encoder and model.decoder else "decoder" if model.decoder else "encoder"
     if has != kind:
-        raise SettingError(f"objective: {objective} trains an {kind}, but {model.config.family} is an {has}")
+        article = {"decoder": "a"}
+        raise SettingError(
+            f"objective: {objective} trains {article.get(kind, 'an')} {kind}, but {model.config.family} is "
+            f"{article.get(has, 'an')} {has}"
+        )

@@ -78,19 +78,19 @@ class Frame:
         """Special tokens around a pair."""
         return len(self.before) + len(self.between) + len(self.after_pair)
 
-    def single(self, sentences: Sequence[Int[np.ndarray, "T"]]) -> Sample:
+    def single(self, sentences: Sequence[Int[np.ndarray, "_"]]) -> Sample:
         """One text, given as its sentences."""
         return self._make([list(sentences)], self.before, (), self.after, None)
 
     def pair(
-        self, first: Sequence[Int[np.ndarray, "T"]], second: Sequence[Int[np.ndarray, "T"]], *, label: int | None
+        self, first: Sequence[Int[np.ndarray, "_"]], second: Sequence[Int[np.ndarray, "T"]], *, label: int | None
     ) -> Sample:
         """Two texts, given as their sentences."""
         return self._make([list(first), list(second)], self.before, self.between, self.after_pair, label)
 
     def _make(
         self,
-        texts: list[list[Int[np.ndarray, "T"]]],
+        texts: list[list[Int[np.ndarray, "_"]]],
         before: tuple[int, ...],
         between: tuple[int, ...],
         after: tuple[int, ...],
