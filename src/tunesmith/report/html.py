@@ -1,16 +1,13 @@
 """The report of a comparison as one HTML file that makes no request."""
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-import jinja2
 from markupsafe import Markup
 
 from tunesmith.report import plot
+from tunesmith.report.page import Plate, render_page
 from tunesmith.report.table import (
     Row,
     bytes_text,
@@ -27,7 +24,6 @@ from tunesmith.report.table import (
 from tunesmith.report.trial import Prediction, Trial, plain
 
 MAX_HARD_EXAMPLES = 30
-MAX_TEXT = 500
 MAX_LABEL = 120
 
 
@@ -61,15 +57,6 @@ class _Cell:
     value: float | None
 
 
-@dataclass(frozen=True)
-class _Figure:
-    """A figure with its caption; `svg` is trusted markup made by `plot`."""
-
-    name: str
-    svg: Markup
-    caption: str
-
-
 def render_report(
     *,
     title: str,
@@ -100,13 +87,7 @@ def render_report(
     chosen = rows[0].choice if rows else None
     hard = hard_examples(trials)
     regression = any(item.error is not None for trial in trials for item in trial.predictions)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["integrity"] = _integrity
-    environment.filters["plain"] = lambda text, limit=MAX_TEXT: plain(str(text), limit=limit)
-    source = resources.files(__package__ or "").joinpath("template.html").read_text("utf-8")
-    page = environment.from_string(source).render(
+    values: dict[str, object] = dict(
         title=title,
         metric=metric_name(split, metric),
         chosen=metric_name(chosen.split, chosen.metric) if chosen is not None else None,
@@ -129,8 +110,7 @@ def render_report(
         facts=facts,
         next_steps=next_steps,
     )
-    # A path or text may hold lone surrogates, which no UTF-8 file can.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return render_page("comparison.html", values)
 
 
 def hard_examples(trials: Sequence[Trial], *, limit: int = MAX_HARD_EXAMPLES) -> list[HardExample]:
@@ -222,21 +202,21 @@ def _strips(rows: Sequence[Row]) -> list[dict[str, float] | None]:
     return strips
 
 
-def _tradeoffs(rows: Sequence[Row]) -> list[_Figure]:
+def _tradeoffs(rows: Sequence[Row]) -> list[Plate]:
     if len(rows) < 2:  # one point says nothing that the table does not
         return []
     drawn = (
         ("parameters", plot.quality_against_parameters(rows), "What is gained by training more parameters."),
         ("time", plot.quality_against_time(rows), "What is gained by training longer."),
     )
-    return [_Figure(name, Markup(svg), caption) for name, svg, caption in drawn if svg]
+    return [Plate(name, Markup(svg), caption) for name, svg, caption in drawn if svg]
 
 
-def _curves(trials: Sequence[Trial], metric: str) -> list[_Figure]:
+def _curves(trials: Sequence[Trial], metric: str) -> list[Plate]:
     train = plot.learning_curve(trials, quantity="train_loss", label="training loss")
     dev = plot.learning_curve(trials, quantity="dev_metric", label=metric_name("dev", metric))
     drawn = (("training loss", train), (metric_name("dev", metric), dev))
-    return [_Figure(name, Markup(svg), "") for name, svg in drawn if svg]
+    return [Plate(name, Markup(svg), "") for name, svg in drawn if svg]
 
 
 def _without_curve(trials: Sequence[Trial]) -> list[str]:
@@ -246,9 +226,9 @@ def _without_curve(trials: Sequence[Trial]) -> list[str]:
 
 def _answers(
     rows: Sequence[Row], trials: Sequence[Trial], *, labels: Sequence[str] | None, regression: bool
-) -> list[_Figure]:
+) -> list[Plate]:
     """A figure per method, best first, of what it answered: all its seeds together."""
-    figures: list[_Figure] = []
+    figures: list[Plate] = []
     for row in rows:
         items: list[Prediction] = [item for trial in trials if trial.method == row.method for item in trial.predictions]
         if not items or not (regression or labels):
@@ -261,10 +241,5 @@ def _answers(
         else:
             svg = plot.confusion_matrix(items, labels=labels or (), method=row.method)
             caption = "Rows are the right label, columns the answer; the shade is the share of the row."
-        figures.append(_Figure(row.method, Markup(svg), f"{len(items):,} predictions. {caption}"))
+        figures.append(Plate(row.method, Markup(svg), f"{len(items):,} predictions. {caption}"))
     return figures
-
-
-def _integrity(script: str) -> str:
-    """The hash by which the page's security policy admits its one script and no other."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

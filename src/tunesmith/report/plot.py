@@ -1,62 +1,34 @@
-"""Figures as inline SVG: for light and dark pages, with their text as text and a description in words.
+"""The figures of a comparison, as inline SVG."""
 
-Matplotlib lays them out; a last step (`_svg`) makes the markup safe to embed several times on one page.
-"""
-
-import hashlib
-import io
 import math
-import re
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from tunesmith.report.figure import (
+    ACCENT,
+    INK,
+    PALETTE,
+    Curve,
+    blank_figure,
+    draw_line,
+    is_measured,
+    name_ends,
+    svg_text,
+    thinned,
+)
 from tunesmith.report.table import Row, count_text, metric_name, number_text, seconds_text
 from tunesmith.report.trial import CurvePoint, Prediction, Trial, plain
 
 MAX_CONFUSION_LABELS = 30
 MAX_SCATTER_POINTS = 1000
-MAX_CURVE_POINTS = 120
 
-_Curve = list[tuple[float, float]]
-_Box = tuple[float, float, float, float]
-
-# Every colour has a contrast of at least 3.6:1 against white and against the dark page.
-_PALETTE = (
-    "#2f78d8", "#d2691e", "#1f8f5f", "#c2418f", "#8b5fe8", "#0e8c9b", "#d64545", "#8a7420", "#7a808c",
-)  # fmt: skip
 _MARKERS = "osD^vPX"
-_ACCENT = _PALETTE[0]
-_INK = "#010203"  # a colour nobody would choose: `_svg` turns it into the page's text colour
-_WIDTH, _HEIGHT = 4.7, 3.5  # inches of 72 points; small, so that text stays readable on a phone
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "tunesmith",
-    "text.parse_math": False,  # a "$" in a label is a dollar
-    "text.usetex": False,
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "figure.dpi": 72,
-    "axes.formatter.useoffset": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.12,
-    "grid.linewidth": 0.6,
-    **dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), _INK
-    ),
-}
+_Box = tuple[float, float, float, float]
 
 
 def quality_against_parameters(rows: Sequence[Row]) -> str:
@@ -102,28 +74,28 @@ def learning_curve(
     """
     curves: dict[str, list[tuple[CurvePoint, ...]]] = {}
     for trial in trials:
-        points = tuple(point for point in trial.curve if _is_measured(getattr(point, quantity)))
+        points = tuple(point for point in trial.curve if is_measured(getattr(point, quantity)))
         if points:
             curves.setdefault(trial.method, []).append(points)
     if not curves:
         return ""
     colours = _colours([trial.method for trial in trials])
-    with _styled() as (figure, axes):
+    with blank_figure() as (figure, axes):
         ends: dict[str, float] = {}
         for method, seeds in curves.items():
-            mean = _thinned(_mean_curve(seeds, quantity))
-            lines = [_thinned([(point.epoch, getattr(point, quantity)) for point in points]) for points in seeds]
+            mean = thinned(_mean_curve(seeds, quantity))
+            lines = [thinned([(point.epoch, getattr(point, quantity)) for point in points]) for points in seeds]
             if len(lines) > 1:
                 for line in lines:
-                    _draw(axes, line, colour=colours[method], width=0.7, opacity=0.45 if mean else 0.9)
+                    draw_line(axes, line, colour=colours[method], width=0.7, opacity=0.45 if mean else 0.9)
             if mean:
-                _draw(axes, mean, colour=colours[method], width=1.8, opacity=1.0)
+                draw_line(axes, mean, colour=colours[method], width=1.8, opacity=1.0)
             ends[method] = (mean or lines[0])[-1][1]
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
-        _name_ends(figure, axes, ends, colours)
+        name_ends(figure, axes, ends, colours)
         words = ", ".join(f"{method} ends at {number_text(value)}" for method, value in ends.items())
-        return _svg(figure, title=f"{label} over epochs", description=f"Mean over seeds: {words}.")
+        return svg_text(figure, title=f"{label} over epochs", description=f"Mean over seeds: {words}.")
 
 
 def confusion_matrix(predictions: Sequence[Prediction], *, labels: Sequence[str], method: str) -> str:
@@ -143,14 +115,14 @@ def confusion_matrix(predictions: Sequence[Prediction], *, labels: Sequence[str]
         names = [label for label in names if label in worst]
     totals = Counter(item.gold for item in predictions)
     width = min(max(1.6 + 0.44 * len(names), 3.6), 10.0)
-    with _styled(width=width, height=width * 0.94) as (figure, axes):
+    with blank_figure(width=width, height=width * 0.94) as (figure, axes):
         size = min(9.0, max(4.5, 260 / max(len(names), 1) / 4))
         for y, gold in enumerate(names):
             for x, predicted in enumerate(names):
                 if count := counts[gold, predicted]:
                     share = count / totals[gold]
                     corner = (x - 0.5, y - 0.5)
-                    cell = Rectangle(corner, 1, 1, facecolor=_ACCENT, alpha=0.08 + 0.72 * share, linewidth=0)
+                    cell = Rectangle(corner, 1, 1, facecolor=ACCENT, alpha=0.08 + 0.72 * share, linewidth=0)
                     axes.add_patch(cell).set_clip_on(False)
                     axes.text(x, y, str(count), ha="center", va="center", fontsize=size)
         axes.set_xlim(-0.5, len(names) - 0.5)
@@ -167,7 +139,7 @@ def confusion_matrix(predictions: Sequence[Prediction], *, labels: Sequence[str]
         worst_pairs = sorted(confused, key=lambda item: (-item[0], item[1]))[:5]
         words = "; ".join(f"{gold} as {guess} {count} times" for count, (gold, guess) in worst_pairs)
         description = f"Most frequent mistakes: {words}." if words else "No mistakes."
-        return _svg(figure, title=f"Confusion matrix of {method}", description=description)
+        return svg_text(figure, title=f"Confusion matrix of {method}", description=description)
 
 
 def gold_against_predicted(predictions: Sequence[Prediction], *, method: str) -> str:
@@ -176,12 +148,12 @@ def gold_against_predicted(predictions: Sequence[Prediction], *, method: str) ->
     pairs = [(float(item.gold), float(item.predicted)) for item in predictions[::stride]]
     pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
     errors = [item.error for item in predictions if item.error is not None]
-    with _styled(height=4.4) as (figure, axes):
+    with blank_figure(height=4.4) as (figure, axes):
         low = min((min(pair) for pair in pairs), default=0.0)
         high = max((max(pair) for pair in pairs), default=1.0)
         pad = 0.05 * (high - low) or 0.5
-        axes.plot([low, high], [low, high], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
-        axes.plot(*zip(*pairs, strict=True), "o", color=_ACCENT, markersize=3, alpha=0.45, markeredgewidth=0)
+        axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6)
+        axes.plot(*zip(*pairs, strict=True), "o", color=ACCENT, markersize=3, alpha=0.45, markeredgewidth=0)
         axes.set_xlim(low - pad, high + pad)
         axes.set_ylim(low - pad, high + pad)
         axes.set_aspect("equal")
@@ -190,7 +162,7 @@ def gold_against_predicted(predictions: Sequence[Prediction], *, method: str) ->
         words = f"{len(errors)} predictions"
         if errors:
             words += f", mean absolute error {number_text(sum(errors) / len(errors))}"
-        return _svg(figure, title=f"Gold and predicted values of {method}", description=f"{words}.")
+        return svg_text(figure, title=f"Gold and predicted values of {method}", description=f"{words}.")
 
 
 def _tradeoff(
@@ -213,7 +185,7 @@ def _tradeoff(
     zero = low - max(0.25 * (high - low), 0.8)  # where a cost of nothing stands on a logarithmic axis
     has_zero = len(positive) < len(points)
     left = (zero if has_zero else low) - pad
-    with _styled() as (figure, axes):
+    with blank_figure() as (figure, axes):
         name = metric_name(points[0][1].split, points[0][1].metric)
         axes.set_xlim(left, high + pad)
         axes.set_ylim(*metric_range(rows))
@@ -224,7 +196,7 @@ def _tradeoff(
         shown = shown[:: -(-len(shown) // 6) or 1]
         marks = [(math.log10(tick), words(tick)) for tick in shown]
         if has_zero:
-            axes.axvline(start, color=_INK, linewidth=0.6, linestyle=(0, (2, 3)), alpha=0.5)
+            axes.axvline(start, color=INK, linewidth=0.6, linestyle=(0, (2, 3)), alpha=0.5)
             marks.insert(0, (zero, "0"))
         axes.set_xticks([place for place, _ in marks], [text for _, text in marks])
         axes.set_xlabel(f"{label}, log scale")
@@ -241,7 +213,7 @@ def _tradeoff(
             places.append((x, row.mean, row))
         _name_points(figure, axes, places)
         told = "; ".join(f"{row.method}: {words(value)}, {number_text(row.mean)}" for value, row in points)
-        return _svg(figure, title=f"{name} against {label}", description=f"{told}.")
+        return svg_text(figure, title=f"{name} against {label}", description=f"{told}.")
 
 
 def _name_points(figure: Figure, axes: Axes, places: Sequence[tuple[float, float, Row]]) -> None:
@@ -281,40 +253,7 @@ def _overlap(one: _Box, other: _Box) -> float:
     return max(0.0, wide) * max(0.0, tall)
 
 
-def _name_ends(figure: Figure, axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str]) -> None:
-    """Write each method to the right of its line's end, moved apart where they would touch."""
-    axes.margins(x=0.02)
-    figure.draw_without_rendering()
-    low, high = axes.get_ylim()
-    axes.set_xlim(axes.get_xlim())
-    axes.set_ylim(low, high)
-    gap = 11.0 / max(axes.bbox.height, 1.0)
-    heights = {method: (value - low) / (high - low) for method, value in ends.items()}
-    order = sorted(heights, key=lambda method: heights[method])
-    places: list[float] = []
-    for method in order:
-        places.append(max(heights[method], places[-1] + gap if places else 0.0))
-    excess = max(0.0, places[-1] - 1.0)
-    for index in range(len(places) - 1, -1, -1):
-        ceiling = places[index + 1] - gap if index + 1 < len(places) else places[-1] - excess
-        places[index] = min(places[index], ceiling)
-    for method, place in zip(order, places, strict=True):
-        axes.plot(
-            [1.0, 1.03],
-            [heights[method], place],
-            transform=axes.transAxes,
-            clip_on=False,
-            color=colours[method],
-            linewidth=1.2,
-        )
-        axes.text(1.04, place, plain(method, limit=26), transform=axes.transAxes, ha="left", va="center")
-
-
-def _is_measured(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)  # a diverged run writes NaN
-
-
-def _mean_curve(seeds: Sequence[tuple[CurvePoint, ...]], quantity: str) -> _Curve:
+def _mean_curve(seeds: Sequence[tuple[CurvePoint, ...]], quantity: str) -> Curve:
     """The mean over seeds at the steps that all of them share; empty if they share none."""
     shared = set.intersection(*({point.step for point in points} for points in seeds))
     sums: dict[int, tuple[float, float]] = dict.fromkeys(sorted(shared), (0.0, 0.0))
@@ -325,67 +264,6 @@ def _mean_curve(seeds: Sequence[tuple[CurvePoint, ...]], quantity: str) -> _Curv
     return [(epoch / len(seeds), value / len(seeds)) for epoch, value in sums.values()]
 
 
-def _thinned(curve: _Curve) -> _Curve:
-    """At most `MAX_CURVE_POINTS` points, each the mean of its neighbours."""
-    size = -(-len(curve) // MAX_CURVE_POINTS) or 1
-    parts = [curve[start : start + size] for start in range(0, len(curve), size)]
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
-
-
-def _draw(axes: Axes, curve: _Curve, *, colour: str, width: float, opacity: float) -> None:
-    marker = "o" if len(curve) == 1 or (len(curve) <= 12 and width > 1) else ""
-    xs, ys = [x for x, _ in curve], [y for _, y in curve]
-    axes.plot(xs, ys, color=colour, linewidth=width, alpha=opacity, marker=marker, markersize=2.6 * width)
-
-
 def _colours(methods: Sequence[str]) -> dict[str, str]:
     """A colour per method that is the same in every figure of one comparison, whatever its order."""
-    return {method: _PALETTE[i % len(_PALETTE)] for i, method in enumerate(sorted(set(methods)))}
-
-
-@contextmanager
-def _styled(*, width: float = _WIDTH, height: float = _HEIGHT) -> Iterator[tuple[Figure, Axes]]:
-    """A figure with one set of axes, in our style and free of the user's; sizes in inches."""
-    with rc_context(_STYLE), warnings.catch_warnings():
-        # The reader's fonts draw the text; that the one used for measuring lacks a character does not matter.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.add_subplot()
-
-
-def _svg(figure: Figure, *, title: str, description: str) -> str:
-    """The figure as an SVG element: unique ids, no prolog, no outside style, described in words."""
-    stream = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    # Its <style> would apply to the whole page: the same two properties are inherited from the root instead.
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r"\s*<defs>\s*</defs>|<!--.*?-->", "", text, flags=re.DOTALL)
-    prefix = f"f{hashlib.sha256((title + text).encode('utf-8', 'replace')).hexdigest()[:10]}-"
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
-
-    def mend(match: re.Match[str]) -> str:
-        tag = match[0].replace("xlink:href", "href").replace(_INK, "currentColor")
-        tag = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", tag)
-        tag = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag)
-        tag = re.sub(r' id="([^"]*)"', lambda i: f' id="{prefix}{i[1]}"' if i[1] in used else "", tag)
-        return re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", tag)
-
-    # Only inside tags: what a label says stays as it is ("<" is escaped there).
-    body = re.sub(r"<[^>]*>", mend, text[text.index(">") + 1 :])
-    wide, tall = (round(inches * 72, 2) for inches in figure.get_size_inches())
-    head = (
-        f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:g} {tall:g}" role="img" '
-        f'aria-labelledby="{prefix}title {prefix}desc" stroke-linejoin="round" stroke-linecap="butt" '
-        f'style="width: 100%; max-width: {wide * 1.5:.0f}px">'
-    )
-    head += f'<title id="{prefix}title">{_escaped(title)}</title>'
-    head += f'<desc id="{prefix}desc">{_escaped(description)}</desc>'
-    return head + body.strip()
-
-
-def _escaped(text: str) -> str:
-    text = plain(text, limit=600)
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return {method: PALETTE[i % len(PALETTE)] for i, method in enumerate(sorted(set(methods)))}
