@@ -226,10 +226,10 @@ def test_only_the_beginning_is_read_and_said():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"style": "gpt2", "kind": "wordpiece"}, "tokenizer.style: gpt2 has no unknown token"),
-        ({"style": "gpt2", "kind": "unigram"}, "tokenizer.style: gpt2 has no unknown token"),
-        ({"style": "roberta", "kind": "bpe", "vocab_size": 260}, "tokenizer.vocab_size: must be at least 261"),
-        ({"style": "t5", "kind": "bpe", "vocab_size": 300}, "tokenizer.vocab_size: must be at least 359"),
+        ({"style": "gpt2", "kind": "wordpiece"}, "vocabulary.style: gpt2 has no unknown token"),
+        ({"style": "gpt2", "kind": "unigram"}, "vocabulary.style: gpt2 has no unknown token"),
+        ({"style": "roberta", "kind": "bpe", "vocab_size": 260}, "vocabulary.vocab_size: must be at least 261"),
+        ({"style": "t5", "kind": "bpe", "vocab_size": 300}, "vocabulary.vocab_size: must be at least 359"),
     ],
 )
 def test_settings_that_cannot_be(given, said):

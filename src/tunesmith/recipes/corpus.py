@@ -1,5 +1,6 @@
 """A corpus made ready for pretraining: splits, cleaning, a tokenizer, shards of token ids."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tunesmith.recipes.listener import Listener
 from tunesmith.recipes.open import open_tokenizer
 from tunesmith.recipes.pretrain_settings import PretrainSettings
 from tunesmith.text.cleaning import clean
-from tunesmith.text.corpus import Corpus, open_corpus
+from tunesmith.text.corpus import Corpus, Document, open_corpus
 from tunesmith.text.sample import Vocabulary, vocabulary_of
 from tunesmith.text.shards import ShardedTokens, ShardSettings, tokenised
 from tunesmith.text.tokenizer import Tokenizer, load_tokenizer
@@ -74,6 +75,16 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
     )
 
 
+class _Kept:
+    """The documents of a corpus that are kept; as often as they are asked for."""
+
+    def __init__(self, corpus: Corpus, kept: Keep | None):
+        self.corpus, self.kept = corpus, kept
+
+    def __iter__(self) -> Iterator[Document]:
+        return (document for document in self.corpus if self.kept is None or self.kept[document.number])
+
+
 def _cleaned(corpus: Corpus, settings: PretrainSettings, listener: Listener) -> Keep | None:
     """Which documents are of use; None for all."""
     if settings.data.cleaning is None:
@@ -111,7 +122,7 @@ def _tokenizer(
     if made is not None:
         return made
     listener.stage("training a tokenizer")
-    texts = (document.text for document in corpus if kept is None or kept[document.number])
-    trained = train_tokenizer(texts, settings.vocabulary)
-    trained.save(out)
-    return trained
+    trained = train_tokenizer(_Kept(corpus, kept), settings.vocabulary, max_tokens=settings.data.max_tokens)
+    listener.note(trained.summary())
+    trained.tokenizer.save(out)
+    return trained.tokenizer

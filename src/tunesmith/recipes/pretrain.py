@@ -191,11 +191,11 @@ class Trainee(torch.nn.Module):
         super().__init__()
         self.model = model
         self.networks = torch.nn.ModuleDict(objective.networks)
-        self._objective = objective
+        self.objective = objective
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """Sums of the losses of a phase."""
-        return self._objective.loss(self.model, batch, phase=phase)
+        return self.objective.loss(self.model, batch, phase=phase)
 
 
 class Pretraining:

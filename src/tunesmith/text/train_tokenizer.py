@@ -93,15 +93,15 @@ def train_tokenizer(
     style = STYLES[settings.style]
     if settings.kind != "bpe" and style.unknown is None:
         raise SettingError(
-            f"tokenizer.style: {settings.style} has no unknown token, which {settings.kind} needs: "
-            "set tokenizer.kind=bpe"
+            f"vocabulary.style: {settings.style} has no unknown token, which {settings.kind} needs: "
+            "set vocabulary.kind=bpe"
         )
     source = _Source(corpus, settings.max_characters)
     room = settings.vocab_size - len(style.special) - style.num_sentinels
     least = 256 if settings.kind == "bpe" else 4
     if room < least:
         raise SettingError(
-            f"tokenizer.vocab_size: must be at least {settings.vocab_size - room + least} for {settings.kind} with the "
+            f"vocabulary.vocab_size: must be at least {settings.vocab_size - room + least} for {settings.kind} with the "
             f"special tokens of {settings.style}, got {settings.vocab_size}"
         )
     trained = {"wordpiece": _word_piece, "bpe": _bpe, "unigram": _unigram}[settings.kind](source, settings, style, room)

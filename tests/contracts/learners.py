@@ -1,0 +1,59 @@
+"""A tiny learner for each objective: a fresh model, the objective, and samples for it."""
+
+import numpy as np
+import torch
+from made_samples import FIRST, FRAMES, drawn, vocabulary
+
+from tunesmith.base import choices
+from tunesmith.models._fresh import fresh_model
+from tunesmith.recipes.pretrain import Trainee
+from tunesmith.text.sample import Sample
+
+SIZE = 260
+SIZES = {"d_model": 32, "num_layers": 2, "num_heads": 4, "d_ff": 48, "dropout": 0.0, "attention_dropout": 0.0}
+LEARNERS = {  # name: preset, frame, objective
+    "mlm": ("bert_mini", "xlnet", {"name": "mlm"}),
+    "nsp": ("bert_mini", "xlnet", {"name": "nsp"}),
+    "rtd": ("electra_small", "xlnet", {"name": "rtd", "width": 0.5}),
+    "gdes": ("deberta_v3_mini", "xlnet", {"name": "gdes"}),
+    "t5": ("t5_mini", "t5", {"name": "span_corruption"}),
+    "bart": ("bart_mini", "bart", {"name": "denoising"}),
+    "clm": ("gpt2_mini", "t5", {"name": "clm"}),
+    "mixture": (
+        "t5_mini",
+        "t5",
+        {"name": "mixture", "parts": [{"name": "span_corruption"}, {"name": "prefix_lm"}], "weights": [2.0, 1.0]},
+    ),
+}
+
+
+def make_learner(name: str, *, dtype: torch.dtype = torch.float64, **changes) -> Trainee:
+    """The model and its objective; the same each time."""
+    preset, frame, fields = LEARNERS[name]
+    sizes = SIZES | ({"d_embedding": 16} if preset == "electra_small" else {}) | changes
+    known = vocabulary(SIZE, frame=frame, word=3)
+    model, fault = fresh_model(preset, changes=sizes, vocabulary=known, seed=0)
+    assert fault is None
+    config = choices.choose("objective", fields)
+    model = model.with_head(config.head(model), seed=0)
+    objective = config.build(model, known, max_tokens=64, seed=0)
+    trainee = Trainee(model, objective).to(dtype)
+    model.compute_dtype = dtype
+    return trainee
+
+
+def make_samples(name: str, count: int = 12) -> list[Sample]:
+    """Samples of different lengths."""
+    frame = FRAMES[LEARNERS[name][1]]
+    draw = np.random.default_rng(1)
+    found = []
+    for number in range(count):
+        texts = [[draw.integers(FIRST, SIZE, n) for n in draw.integers(3, 12, 2)] for _ in range(2)]
+        pairs = name in ("nsp", "mlm")
+        found.append(frame.pair(*texts, label=number % 2) if pairs else frame.single(texts[0] + texts[1]))
+    return found
+
+
+def make_drawn(name: str, count: int = 12):
+    """The samples with streams of their own, new at each call."""
+    return drawn(*make_samples(name, count))
