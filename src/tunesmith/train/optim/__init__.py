@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tunesmith.base.choices import Choice
+from tunesmith.base.shapes import Tensor
 
 
 class OptimiserConfig(Choice, abc.ABC):
@@ -26,6 +27,10 @@ class OptimiserConfig(Choice, abc.ABC):
             learning_rate: Peak learning rate.
             weight_decay: Decay of tensors with two or more dimensions; vectors have none.
         """
+
+    @abc.abstractmethod
+    def state_numbers(self, name: str, parameter: Tensor) -> int:
+        """How many numbers its state keeps for a parameter; what a plan of memory is made from."""
 
 
 def decaying(parameters: Mapping[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

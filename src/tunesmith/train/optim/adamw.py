@@ -1,18 +1,18 @@
 """AdamW: Adam with weight decay apart from the gradient.
 
 Paper: Decoupled Weight Decay Regularization (arXiv:1711.05101), algorithm 2; amsgrad: On the Convergence of Adam and
-Beyond (arXiv:1904.09237), algorithm 2.
+Beyond (arXiv:1904.09237), algorithm 2. Differs: amsgrad takes the largest mean of squares and corrects its bias
+afterwards, as torch does, where some write-ups take the largest of the corrected means.
 """
 
 from collections.abc import Mapping
-from typing import Annotated
 
 import pydantic
 import torch
 
+from tunesmith.base.shapes import Tensor
 from tunesmith.train.optim import OptimiserConfig, decaying
-
-Beta = Annotated[float, pydantic.Field(ge=0, lt=1)]
+from tunesmith.train.optim._fields import Beta, Epsilon
 
 
 class AdamWConfig(OptimiserConfig):
@@ -20,7 +20,7 @@ class AdamWConfig(OptimiserConfig):
 
     beta1: Beta = pydantic.Field(default=0.9, description="Decay of the mean of gradients.")
     beta2: Beta = pydantic.Field(default=0.999, description="Decay of the mean of their squares.")
-    epsilon: float = pydantic.Field(default=1e-8, gt=0, description="Added to the root of the squares.")
+    epsilon: Epsilon = pydantic.Field(default=1e-8, description="Added to the root of the squares.")
     amsgrad: bool = pydantic.Field(default=False, description="Divide by the largest mean of squares so far.")
     maximize: bool = pydantic.Field(default=False, description="Go up the objective in place of down.")
 
@@ -37,3 +37,7 @@ class AdamWConfig(OptimiserConfig):
             maximize=self.maximize,
             fused=True,
         )
+
+    def state_numbers(self, name: str, parameter: Tensor) -> int:
+        """Two means and the step; amsgrad: the largest mean too."""
+        return (3 if self.amsgrad else 2) * parameter.numel() + 1

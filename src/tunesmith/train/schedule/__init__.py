@@ -33,3 +33,8 @@ class ScheduleConfig(Choice, abc.ABC):
 def warming(moment: Moment) -> float:
     """Linear rise over the warm-up; 1 behind it."""
     return min(1.0, moment.share / moment.warmup) if moment.warmup else 1.0
+
+
+def spent(moment: Moment) -> float:
+    """Spent share, in [0, 1], of what follows the warm-up."""
+    return min(1.0, max(0.0, (moment.share - moment.warmup) / (1 - moment.warmup)))

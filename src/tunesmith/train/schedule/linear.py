@@ -3,7 +3,7 @@
 Paper: BERT (arXiv:1810.04805), appendix A.2.
 """
 
-from tunesmith.train.schedule import Moment, ScheduleConfig, warming
+from tunesmith.train.schedule import Moment, ScheduleConfig, spent, warming
 
 
 class LinearConfig(ScheduleConfig):
@@ -13,4 +13,4 @@ class LinearConfig(ScheduleConfig):
         """Share of the peak learning rate."""
         if moment.share < moment.warmup:
             return warming(moment)
-        return max(0.0, (1 - moment.share) / (1 - moment.warmup))
+        return 1 - spent(moment)

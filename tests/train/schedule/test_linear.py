@@ -4,10 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.train.schedule import linear
+from tunesmith.train.schedule import Moment
+from tunesmith.train.schedule.linear import LinearConfig
 
 SHARES = st.floats(0, 1)
 WARMUPS = st.floats(0, 1, exclude_max=True)
+
+
+def linear(share, *, warmup):
+    return LinearConfig().factor(Moment(share, warmup))
 
 
 @given(SHARES, WARMUPS)
