@@ -71,7 +71,7 @@ class Trial:
         values = self.metrics.get(split)
         if not isinstance(values, Mapping):
             return {}
-        return {str(name): _finite(value) for name, value in values.items()}
+        return {str(name): finite(value) for name, value in values.items()}
 
     def splits(self) -> list[str]:
         """The names of the splits that the run was evaluated on."""
@@ -79,7 +79,7 @@ class Trial:
 
     def cost(self, name: str) -> float | None:
         """A number beside the splits, such as `train_seconds`; None if it is absent or not finite."""
-        return _finite(self.metrics.get(name))
+        return finite(self.metrics.get(name))
 
 
 def plain(text: str, *, limit: int) -> str:
@@ -90,7 +90,7 @@ def plain(text: str, *, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
-def _finite(value: object) -> float | None:
+def finite(value: object) -> float | None:
     """`value` as a float if it is a finite number (a diverged run writes NaN), else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
