@@ -47,3 +47,8 @@ def test_width_and_order(values, width):
             assert all(level <= other for larger, other in known if larger >= value)
         if known and max(known)[0] - min(known)[0] > 1e-300 and math.isfinite(max(known)[0] - min(known)[0]):
             assert {min(known)[1], max(known)[1]} == {0, len(BLOCKS) - 1}
+
+
+def test_the_smallest_and_the_largest_differences():
+    assert sparkline([0.0, 5e-324], 2) == "▄▄"  # too close to divide by
+    assert sparkline([-1.7e308, 1.7e308], 2) == "▁█"  # further apart than a float can say

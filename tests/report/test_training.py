@@ -97,9 +97,13 @@ def test_every_number_shown_is_the_metrics():
 
 def test_loss_stands_over_tokens_and_over_minutes_beside_the_constant_guess():
     tokens, minutes = figures(render_training(looks(), METRICS, SETTINGS))
-    for root, axis, last in ((tokens, "tokens", "100 k"), (minutes, "minutes", "7.5")):
+    for root, axis, ticks in (
+        (tokens, "tokens", ["0", "25 k", "50 k", "75 k", "100 k"]),
+        (minutes, "minutes", ["0", "2", "4", "6"]),
+    ):
         shown = texts(root)
-        assert {"train", "dev", "constant guess", axis, "loss", last} <= set(shown)
+        assert {"train", "dev", "constant guess", axis, "loss"} <= set(shown)
+        assert shown[: shown.index(axis)] == ticks
         assert root[0].text == f"loss over {axis}"
         assert root[1].text == "train ends at 1.000, dev ends at 1.100, the best constant guess gets 6.500."
     dashed = [path for path in tokens.iter(f"{SVG}path") if "stroke-dasharray" in path.get("style", "")]

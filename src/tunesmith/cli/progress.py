@@ -1,8 +1,11 @@
 """Progress on standard error: a bar on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
+
+from tunesmith.cli.progress_line import progress_line
 
 if TYPE_CHECKING:
     from tunesmith.train.checkpoint import Progress
@@ -18,6 +21,7 @@ class ConsoleListener:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
+        self._draws = (sys.stderr.encoding or "").lower().startswith("utf")  # else a curve would print as escapes
         self._last = 0.0
         self._open = False
 
@@ -50,9 +54,9 @@ class ConsoleListener:
         if not self._terminal:
             print(text, file=sys.stderr, flush=True)
             return
-        width = 24
-        filled = round(width * spent)
-        print(f"\r\x1b[2K[{'#' * filled}{'.' * (width - filled)}] {text}", end="", file=sys.stderr, flush=True)
+        losses = [seen.get("dev_loss") for seen in progress.curve] if self._draws else []
+        line = progress_line(text, spent=spent, losses=losses, columns=shutil.get_terminal_size().columns)
+        print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
         self._open = True
         if progress.done:
             self._close()

@@ -46,6 +46,8 @@ def loss_curve(
             axes.axhline(constant, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
             ends[CONSTANT] = constant
             words.append(f"the best constant guess gets {number_text(constant)}")
+        if furthest := max(x for points in drawn.values() for x, _ in points):
+            axes.set_xlim(0, 1.02 * furthest)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         if against == "tokens":
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
