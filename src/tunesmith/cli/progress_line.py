@@ -9,7 +9,7 @@ CURVE = 12
 
 
 def progress_line(text: str, *, spent: float, losses: Sequence[float | None], columns: int) -> str:
-    """What fits into one line: the text always, then the curve, then the bar.
+    """What fits into one line: the text first (cut if need be), then the curve, then the bar.
 
     Args:
         text: How far training is, in words.
@@ -17,6 +17,7 @@ def progress_line(text: str, *, spent: float, losses: Sequence[float | None], co
         losses: Dev losses seen so far; fewer than two make no curve.
         columns: Width of the terminal. A line that fills it would wrap, and could not be overwritten.
     """
+    text = text[: max(columns - 1, 0)]
     room = columns - 1 - len(text)
     curve = sparkline(losses, min(CURVE, room - 1)) if len(losses) > 1 else ""
     curve = f" {curve}" if len(curve) > 1 else ""
