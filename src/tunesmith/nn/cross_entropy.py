@@ -28,6 +28,8 @@ def linear_cross_entropy(
         bias: Bias of the output.
         labels: Class of each row.
     """
+    if not torch.is_grad_enabled():  # else the gradients would be formed: inside, all that counts is requires_grad
+        x, weight, bias = x.detach(), weight.detach(), None if bias is None else bias.detach()
     return _LinearCrossEntropy.apply(x, weight, bias, labels)
 
 
