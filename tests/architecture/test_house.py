@@ -11,7 +11,7 @@ import tunesmith
 from tunesmith.base import choices
 from tunesmith.features.path import Point
 from tunesmith.text.table import Table
-from tunesmith.train.schedule import linear
+from tunesmith.train.cost import bill
 
 SOURCE = Path(tunesmith.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -61,8 +61,8 @@ def test_files_that_a_document_names_are_there(document):
 def test_annotations_are_checked_under_pytest():
     with pytest.raises(TypeError, match="parameter 'source'"):
         Table({"a": [1]}, source=3, lines=[1])
-    with pytest.raises(TypeError, match="parameter 'progress'"):
-        linear("half", warmup=0.1)
-    assert linear(1, warmup=0) == 0  # an int is a float
+    with pytest.raises(TypeError, match="parameter 'flops'"):
+        bill("many", flops_per_second=1.0)
+    assert bill(7200, flops_per_second=2).device_hours == 1  # an int is a float
     with pytest.raises(TypeError, match="parameter 'features'"):
         Point(1.0, torch.zeros(2, 3), torch.zeros(2)).logits(torch.zeros(4, 5, 3))

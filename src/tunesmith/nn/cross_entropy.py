@@ -4,6 +4,8 @@ sum_i logsumexp(x_i W^T + b) - (x_i W^T + b)[y_i]; its gradients are formed chun
 the probabilities are at hand: dx = (p - y) W, dW = (p - y)^T x.
 """
 
+from typing import Any
+
 import torch
 
 from tunesmith.base.shapes import Float, Int, Tensor
@@ -28,7 +30,7 @@ def linear_cross_entropy(
         bias: Bias of the output.
         labels: Class of each row.
     """
-    return _LinearCrossEntropy.apply(x, weight, bias, labels, None)[0]
+    return _apply(x, weight, bias, labels, None)[0]
 
 
 def cross_entropy_and_samples(
@@ -47,6 +49,12 @@ def cross_entropy_and_samples(
         labels: Class of each row.
         draws: A number in [0, 1) for each row: the class is where the cumulated probabilities pass it.
     """
+    return _apply(x, weight, bias, labels, draws)
+
+
+def _apply(x: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, draws: Tensor | None) -> tuple[Any, Any]:
+    if not torch.is_grad_enabled():  # else the gradients would be formed: inside, all that counts is requires_grad
+        x, weight, bias = x.detach(), weight.detach(), None if bias is None else bias.detach()
     return _LinearCrossEntropy.apply(x, weight, bias, labels, draws)
 
 

@@ -127,3 +127,11 @@ class PositionConfig(Choice, abc.ABC):
     def scale(self, d_head: int) -> float:
         """Factor of attention scores that goes with the encoding: 1 / sqrt(K)."""
         return d_head**-0.5
+
+    def width(self, length: int) -> int:
+        """Vectors that each query or its weights are multiplied with because of positions; for counting operations.
+
+        Args:
+            length: Tokens of the document.
+        """
+        return 0

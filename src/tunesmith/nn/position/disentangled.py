@@ -68,6 +68,10 @@ class DisentangledConfig(PositionConfig):
         """1 / sqrt(K (1 + number of terms))."""
         return (d_head * {"both": 3, "c2p": 2, "p2c": 2, "none": 1}[self.terms]) ** -0.5
 
+    def width(self, length: int) -> int:
+        """Every distance, for each term."""
+        return {"both": 2, "c2p": 1, "p2c": 1, "none": 0}[self.terms] * (2 * length - 1)
+
 
 class _Ready(NamedTuple):
     table: Float[Tensor, "W D"] | None

@@ -32,6 +32,10 @@ class MusicConfig(PositionConfig):
             causal=sizes.causal,
         )
 
+    def width(self, length: int) -> int:
+        """Every distance."""
+        return 2 * length - 1
+
 
 class Music(Position):
     """score_ij += scale q_i . E[h, j - i]; a causal one has no rows for keys ahead."""

@@ -28,6 +28,10 @@ class ShawConfig(PositionConfig):
         """The module of one layer."""
         return Shaw(d_head=sizes.d_head, max_distance=self.max_distance, values=self.values)
 
+    def width(self, length: int) -> int:
+        """Every distance, for keys and for values."""
+        return (2 if self.values else 1) * (2 * length - 1)
+
 
 class Shaw(Position):
     """score_ij += scale q_i . aK[j - i]; out_i += sum_j w_ij aV[j - i]; the vectors are shared by the heads."""

@@ -34,6 +34,10 @@ class TransformerXLConfig(PositionConfig):
             d_model=sizes.d_model, num_heads=sizes.num_heads, d_head=sizes.d_head, segments=self.segments
         )
 
+    def width(self, length: int) -> int:
+        """Every distance, and two segments."""
+        return 2 * length - 1 + (2 if self.segments else 0)
+
 
 class _Segments(NamedTuple):
     queries: Int[Tensor, "M"]

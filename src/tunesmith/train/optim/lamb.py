@@ -75,21 +75,20 @@ class LAMB(Own):
         for parameter in parameters:
             step = self._step(parameter, group["bias_correction"])
             step += 1
-            weights, moves, norms = [], [], []
+            cut, norms = [], []
             assert parameter.grad is not None
             means = self.kept(parameter, "exp_avg"), self.kept(parameter, "exp_avg_sq")
-            for weight, *rest in pieces(parameter, parameter.grad, *means):
-                move = _move(weight, *rest, step, group)
-                norms.append(torch.stack(torch._foreach_norm([weight, move])))  # here: the cache still holds both
-                weights.append(weight)
-                moves.append(move)
-            if parameter.ndim >= 2:
-                weight_norm, move_norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-                # it stays on the device, so that no step waits for it
-                ratio = torch.where((weight_norm > 0) & (move_norm > 0), weight_norm / move_norm, 1.0)
-                torch._foreach_addcmul_(weights, moves, [ratio] * len(moves), value=group["lr"])
-            else:
-                torch._foreach_add_(weights, moves, alpha=group["lr"])
+            for weight, grad, mean, square in pieces(parameter, parameter.grad, *means):
+                move = _move(weight, grad, mean, square, step, group)
+                if parameter.ndim >= 2:  # here, as the cache still holds both
+                    norms.append(torch.stack([torch.linalg.vector_norm(weight), torch.linalg.vector_norm(move)]))
+                cut.append((weight, move))
+            ratio = _ratio(norms) if norms else None
+            for weight, move in cut:
+                if ratio is not None:
+                    weight.addcmul_(move, ratio, value=group["lr"])
+                else:
+                    weight.add_(move, alpha=group["lr"])
 
     def _step(self, parameter: Tensor, bias_correction: BiasCorrection) -> Float[Tensor, ""]:
         """The number of steps; infinite where nothing is to be corrected: beta^step is 0 then."""
@@ -106,7 +105,7 @@ def _move(
     """-u, after the means have taken the gradient in."""
     move = torch.zeros_like(weight)
     # torch's fused AdamW, with weights of zero and a rate of one, leaves minus Adam's direction in them
-    torch._fused_adamw_(
+    torch.ops.aten._fused_adamw_(
         [move],
         [grad],
         [mean],
@@ -122,3 +121,9 @@ def _move(
         maximize=False,
     )
     return move.add_(weight, alpha=-group["weight_decay"]) if group["weight_decay"] else move
+
+
+def _ratio(norms: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """|w| / |u|, or 1, from the norms of both in each piece; on their device, so that no step waits for it."""
+    weight, move = torch.linalg.vector_norm(torch.stack(list(norms)), dim=0)
+    return torch.where((weight > 0) & (move > 0), weight / move, 1.0)
