@@ -46,6 +46,11 @@ def reordered(tree):
     return {key: reordered(value) if isinstance(value, dict) else value for key, value in items}
 
 
+def test_tables_in_a_list():
+    tree = {"parts": [{"name": "a", "rates": [0.5, 1.0]}, {"name": "b", "inner": {"x y": None, "z": '"q'}}]}
+    assert tomllib.loads(toml_text(tree)) == {"parts": [tree["parts"][0], {"name": "b", "inner": {"z": '"q'}}]}
+
+
 def test_none_is_left_out():
     assert toml_text({"a": None, "b": {"c": None, "d": 1}}) == "[b]\nd = 1\n"
 

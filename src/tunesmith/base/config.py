@@ -122,6 +122,8 @@ def _value(value: Any) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + "}"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     text = "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
     return f'"{text}"'

@@ -78,51 +78,61 @@ class Frame:
         """Special tokens around a pair."""
         return len(self.before) + len(self.between) + len(self.after_pair)
 
+    @property
+    def separator(self) -> int:
+        """The one special token between texts that follow each other in a sequence."""
+        return (self.between[-1:] or self.after[:1] or self.before[-1:])[0]
+
     def single(self, sentences: Sequence[Int[np.ndarray, "_"]]) -> Sample:
         """One text, given as its sentences."""
-        return self._make([list(sentences)], self.before, (), self.after, None)
+        return self._make([sentences], (), self.after, None, second=0)
+
+    def several(self, texts: Sequence[Sequence[Int[np.ndarray, "_"]]]) -> Sample:
+        """Texts that see each other as if they were one, with the separator between them."""
+        return self._make(texts, (self.separator,), self.after, None, second=0)
 
     def pair(
-        self, first: Sequence[Int[np.ndarray, "_"]], second: Sequence[Int[np.ndarray, "T"]], *, label: int | None
+        self, first: Sequence[Int[np.ndarray, "_"]], second: Sequence[Int[np.ndarray, "_"]], *, label: int | None
     ) -> Sample:
         """Two texts, given as their sentences."""
-        return self._make([list(first), list(second)], self.before, self.between, self.after_pair, label)
+        return self._make([first, second], self.between, self.after_pair, label, second=self.second)
 
     def _make(
         self,
-        texts: list[list[Int[np.ndarray, "_"]]],
-        before: tuple[int, ...],
+        texts: Sequence[Sequence[Int[np.ndarray, "_"]]],
         between: tuple[int, ...],
         after: tuple[int, ...],
         label: int | None,
+        *,
+        second: int,
     ) -> Sample:
-        parts: list[Sequence[int] | np.ndarray] = [before]
+        parts: list[np.ndarray] = [np.array(self.before, dtype=np.int64)]
+        runs = [(len(self.before), True, 0)]  # tokens, special, segment
         starts: list[int] = []
-        special = [True] * len(before)
-        segments = [0] * len(before)
+        place = len(self.before)
         for number, text in enumerate(texts):
             if number:
-                parts.append(between)
-                special += [True] * len(between)
-                segments += [0] * len(between)  # the separator belongs to the text before it
-            segment = self.second if number else 0
+                parts.append(np.array(between, dtype=np.int64))
+                runs.append((len(between), True, second if number > 1 else 0))  # it belongs to the text before it
+                place += len(between)
+            begin = place
             for sentence in text:
-                starts.append(len(special))
-                parts.append(sentence)
-                special += [False] * len(sentence)
-                segments += [segment] * len(sentence)
-        parts.append(after)
-        special += [True] * len(after)
-        segments += [self.second if len(texts) > 1 else 0] * len(after)
+                starts.append(place)
+                place += len(sentence)
+            parts.extend(text)
+            runs.append((place - begin, False, second if number else 0))
+        parts.append(np.array(after, dtype=np.int64))
+        runs.append((len(after), True, second if len(texts) > 1 else 0))
+        counts, special, segments = zip(*runs, strict=True)
+        numbers = np.repeat(np.array(segments, dtype=np.int64), counts)
         if self.last is not None:
-            segments[-1] = self.last
-        ids = np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
+            numbers[-1] = self.last
         return Sample(
-            ids=ids,
-            segments=np.array(segments, dtype=np.int64),
-            special=np.array(special, dtype=bool),
+            ids=np.concatenate(parts),
+            segments=numbers,
+            special=np.repeat(np.array(special, dtype=bool), counts),
             starts=tuple(starts),
-            lengths=(len(ids),),
+            lengths=(place + len(after),),
             pair=label,
         )
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tunesmith.base.errors import SettingError
 from tunesmith.text.inputs import InputConfig, Samples
+from tunesmith.text.inputs._cut import chain, pieces, room_beside, sentences_of
 from tunesmith.text.sample import Frame, Sample
 from tunesmith.text.tokens import Tokens
 
@@ -20,32 +20,12 @@ class DocSentencesConfig(InputConfig):
         self, tokens: Tokens, frame: Frame, *, max_tokens: int, stream: Callable[..., np.random.Generator]
     ) -> Samples:
         """The sequences of one epoch; a sentence that is longer than a sequence is cut."""
-        room = max_tokens - frame.single_size
-        if room < 1:
-            raise SettingError(
-                f"data.max_tokens: must leave room beside {frame.single_size} special tokens, got {max_tokens}"
-            )
-        ranges = _cut(tokens, room)
-        lengths = np.array([stop - start + frame.single_size for start, stop in ranges], dtype=np.int64)
+        room = room_beside(frame.single_size, max_tokens=max_tokens)
+        cut = pieces(tokens, longest=room, size=room)
+        full = np.searchsorted(cut.bounds, cut.bounds[:-1] + room, "right") - 1
+        bounds = cut.bounds[np.append(chain(np.minimum(full, cut.ends)), len(cut))]
 
         def make(i: int) -> Sample:
-            start, stop = ranges[i]
-            inner = tokens.sentences[np.searchsorted(tokens.sentences, start, "right") :]
-            cuts = [start, *(int(c) for c in inner[: np.searchsorted(inner, stop)]), stop]
-            return frame.single([tokens.take(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if b > a])
+            return frame.single(sentences_of(tokens, int(bounds[i]), int(bounds[i + 1])))
 
-        return Samples(lengths, make)
-
-
-def _cut(tokens: Tokens, room: int) -> list[tuple[int, int]]:
-    """Token ranges of at most ``room`` tokens, each from whole sentences of one document where they fit."""
-    found: list[tuple[int, int]] = []
-    for first, last in zip(tokens.documents, tokens.documents[1:], strict=False):
-        ends = tokens.sentences[first : last + 1]
-        start = int(ends[0])
-        while start < ends[-1]:
-            fitting = int(ends[np.searchsorted(ends, start + room, "right") - 1])
-            stop = fitting if fitting > start else start + room
-            found.append((start, stop))
-            start = stop
-    return found
+        return Samples(np.diff(bounds) + frame.single_size, make)
