@@ -218,7 +218,7 @@ def test_a_sample_does_not_depend_on_the_others():
 
 
 def test_loss_of_transformers(tmp_path):
-    config = transformers.BartConfig(vocab_size=SIZE, **BART, decoder_start_token_id=2)
+    config = transformers.BartConfig(vocab_size=SIZE, **BART, decoder_start_token_id=2, pad_token_id=0)
     theirs = perturbed(transformers.BartForConditionalGeneration, config)
     theirs.save_pretrained(tmp_path)
     model = load(tmp_path)

@@ -83,7 +83,7 @@ class Frame:
         return self._make([list(sentences)], self.before, (), self.after, None)
 
     def pair(
-        self, first: Sequence[Int[np.ndarray, "_"]], second: Sequence[Int[np.ndarray, "T"]], *, label: int | None
+        self, first: Sequence[Int[np.ndarray, "_"]], second: Sequence[Int[np.ndarray, "_"]], *, label: int | None
     ) -> Sample:
         """Two texts, given as their sentences."""
         return self._make([list(first), list(second)], self.before, self.between, self.after_pair, label)
