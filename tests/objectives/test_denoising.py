@@ -60,6 +60,11 @@ def test_infilling_takes_whole_words_up_to_the_budget(length, word, share, seed)
     assert missing == ceil(share, -(-length // word))
 
 
+def test_a_text_may_begin_inside_a_word():
+    found = noisy(single(7, frame="bart", first=FIRST + 1), word=3, infill=1.0, permute=0.0)
+    assert set(found) == {MASK}
+
+
 def test_lengths_of_spans_are_poisson():
     lengths = np.concatenate(
         [span_lengths(3000, mean_span=3.0, room=10**6, stream=numpy_stream("spans", i))[:500] for i in range(20)]
@@ -104,8 +109,21 @@ def test_several_spans_stand_anywhere():
     assert likely(apart)
 
 
+def test_a_long_span_comes_first_as_often_as_last():
+    made = objective(infill=0.5, permute=0.0, mean_span=2.0)  # 3 of 6 words
+    seen = Counter()
+    for source in parts(made.prepare(drawn(*[single(6, frame="bart")] * 6000)).source):
+        text = source[1:-1]
+        missing = [i for i in range(6) if FIRST + i not in text]
+        runs = [len(run) for run in np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)]
+        if (text == MASK).sum() == 2 and len(runs) == 2:
+            seen[tuple(runs)] += 1
+    assert set(seen) == {(1, 2), (2, 1)}
+    assert likely(list(seen.values()))
+
+
 def test_the_input_never_grows_beyond_the_limit():
-    for seed in range(200):
+    for seed in range(100):
         found = noisy(single(8, frame="bart"), seed=seed, infill=0.3, permute=0.0, mean_span=0.05, max_tokens=11)
         assert len(found) + 2 <= 11
 
@@ -218,7 +236,7 @@ def test_a_sample_does_not_depend_on_the_others():
 
 
 def test_loss_of_transformers(tmp_path):
-    config = transformers.BartConfig(vocab_size=SIZE, **BART, decoder_start_token_id=2)
+    config = transformers.BartConfig(vocab_size=SIZE, **BART, decoder_start_token_id=2, pad_token_id=0)
     theirs = perturbed(transformers.BartForConditionalGeneration, config)
     theirs.save_pretrained(tmp_path)
     model = load(tmp_path)

@@ -20,6 +20,16 @@ from tunesmith.objectives.permuted_lm import PermutedLM, PermutedLMConfig
 XLNET = {"vocab_size": 500, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64}
 
 
+def strong(config):
+    """A random XLNet in which attention is far from even: who sees what at which distance matters."""
+    model = perturbed(transformers.XLNetLMHeadModel, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "rel_attn" in name and "layer_norm" not in name:
+                parameter.mul_(5)
+    return model
+
+
 def documents_of(batch):
     """Token ids, places of the targets, and who is hidden from whom."""
     owners, places = batch.source.layout.owners[batch.rows], batch.source.layout.places[batch.rows]
@@ -38,7 +48,7 @@ def kinds_of(ids, targets):
 
 
 @given(
-    st.lists(st.integers(1, 50), min_size=1, max_size=3),
+    st.lists(st.integers(1, 20), min_size=1, max_size=3),
     st.sampled_from(["single", "couple", "row"]),
     st.sampled_from([2, 6]),
     st.sampled_from([1, 4, 256]),
@@ -142,7 +152,7 @@ def test_a_sample_does_not_depend_on_the_others():
 @pytest.mark.parametrize("form", ["tied", "untied"])
 def test_loss_of_transformers(form, tmp_path):
     config = transformers.XLNetConfig(**XLNET, tie_word_embeddings=form == "tied")
-    theirs = perturbed(transformers.XLNetLMHeadModel, config)
+    theirs = strong(config)
     theirs.save_pretrained(tmp_path)
     model = load(tmp_path)
     assert PermutedLMConfig().head(model) == model.config.head
@@ -174,7 +184,7 @@ def test_loss_of_transformers(form, tmp_path):
 
 
 def test_backward_is_bi_data_of_transformers(tmp_path):
-    theirs = perturbed(transformers.XLNetLMHeadModel, transformers.XLNetConfig(**XLNET))
+    theirs = strong(transformers.XLNetConfig(**XLNET))
     theirs.save_pretrained(tmp_path)
     model = load(tmp_path)
     theirs.transformer.bi_data = True  # the second half of a batch: its text reversed, its distances negated

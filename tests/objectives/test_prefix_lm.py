@@ -1,4 +1,4 @@
-"""Prefix language modelling: nothing is lost, every cut is as likely, and the loss of transformers' T5."""
+"""Prefix language modelling: nothing is lost, any cut is as likely; the losses of transformers' T5, GPT-2, LLaMA."""
 
 from collections import Counter
 
@@ -18,6 +18,7 @@ from tunesmith.objectives._documents import documents
 from tunesmith.objectives.prefix_lm import PrefixLMConfig
 
 T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
 
 def objective(model=None):
@@ -61,8 +62,48 @@ def test_loss_of_transformers(tmp_path):
     assert FIRST in batch.labels
 
 
+ALONE = {
+    "gpt2": ("GPT2LMHeadModel", {"n_embd": 32, "n_positions": 64, "n_layer": 2, "n_head": 4}),
+    "llama": ("LlamaForCausalLM", {**SIZES, "max_position_embeddings": 64}),
+}
+
+
+@pytest.mark.parametrize("family", ALONE)
+def test_a_decoder_alone_sees_the_beginning_both_ways(family, tmp_path):
+    name, fields = ALONE[family]
+    kind = getattr(transformers, name)
+    theirs = perturbed(kind, kind.config_class(vocab_size=500, bos_token_id=2, eos_token_id=1, **fields))
+    theirs.save_pretrained(tmp_path)
+    model = load(tmp_path)
+    assert PrefixLMConfig().head(model) == model.config.head
+    made = objective(model)
+    batch = made.prepare(drawn(single(30), single(1), row(5, 12), single(25, frame="bart")))
+    loss = made.loss(model, batch, phase="train")["lm"]
+    expected, causal, count = torch.zeros(()), torch.zeros(()), 0
+    for ids, target in zip(parts(batch.source), labels(batch, batch.source), strict=True):
+        assert list(ids[-len(target) :]) == list(target)
+        length, prefix = len(ids), len(ids) - len(target)
+        place = torch.arange(length)
+        sees = (place <= place[:, None]) | (place < prefix)
+        for seen in (sees, sees.tril()):
+            mask = torch.zeros(length, length).masked_fill(~seen, torch.finfo(torch.float32).min)
+            logits = theirs(input_ids=torch.tensor(ids)[None], attention_mask=mask[None, None]).logits[
+                0, prefix - 1 : -1
+            ]
+            found = torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="sum")
+            expected, causal = (expected + found, causal) if seen is sees else (expected, causal + found)
+        count += len(target)
+    assert made.targets(batch) == {"lm": count}
+    assert abs(expected - causal) > 0.01
+    assert_equal(loss, expected.detach())
+    loss.backward()
+    expected.backward()
+    table = theirs.get_input_embeddings().weight.grad
+    torch.testing.assert_close(model.trunk.embeddings.tokens.weight.grad, table, rtol=0, atol=1e-4 * table.abs().max())
+
+
 def test_errors_of_the_user():
     with pytest.raises(CheckpointError, match="which objective prefix_lm needs"):
         PrefixLMConfig().build(toy("encoder_decoder", "none"), vocabulary(500, end=None), max_tokens=64, seed=0)
-    with pytest.raises(SettingError, match="prefix_lm trains an encoder-decoder"):
+    with pytest.raises(SettingError, match="prefix_lm trains an encoder-decoder, but custom is an encoder"):
         PrefixLMConfig().head(toy("encoder", "none"))

@@ -15,6 +15,7 @@ from tunesmith.nn.norm import NormConfig
 from tunesmith.nn.position import Layer, OwnMaps, Position
 
 Biases = Literal["all", "none", "qkv"]
+Ahead = Literal["as the layer", "all"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class Rows:
         index: The rows.
         pairing: What each of them sees.
         hidden: What they ask with, where it is not those rows' own hidden states: XLNet's query stream.
+        ahead: What they see of what stands behind them, as far as the pairing shows it.
     """
 
     index: Int[Tensor, "M"]
     pairing: Pairing
     hidden: Float[Tensor, "M D"] | None = None
+    ahead: Ahead = "as the layer"
 
     def of(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "M D"]:
         """The rows' hidden states."""
@@ -168,7 +171,7 @@ class Attention(torch.nn.Module):
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,
             scale=self.scale,
-            reach=self.reach,
+            reach=self.reach if rows is None or rows.ahead == "as the layer" else Reach(self.reach.left),
             dropout=self.dropout,
             relative=relative,
         )

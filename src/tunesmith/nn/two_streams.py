@@ -12,7 +12,7 @@ import torch
 
 from tunesmith.base.layout import Layout, pair
 from tunesmith.base.shapes import Bool, Float, Int, Tensor
-from tunesmith.nn.attention import Rows
+from tunesmith.nn.attention import Ahead, Rows
 from tunesmith.nn.dropout import dropout
 from tunesmith.nn.transformer import Transformer
 
@@ -26,6 +26,7 @@ def two_streams(
     targets: Int[Tensor, "M"] | None = None,
     vectors: Float[Tensor, "N E"] | None = None,
     dtype: torch.dtype | None = None,
+    ahead: Ahead = "as the layer",
 ) -> Float[Tensor, "M D"]:
     """Hidden states of the query stream at the targets; without targets, those of the content stream at all tokens.
 
@@ -38,15 +39,16 @@ def two_streams(
         targets: Packed rows to predict, documents in packed order.
         vectors: Packed embeddings in place of token ids.
         dtype: Type to compute in; that of the embeddings by default.
+        ahead: What a token sees of what stands behind it; all: also in a causal stack, unless it is hidden.
     """
     x = stack.embeddings(token_ids, layout, vectors=vectors)
     x = x if dtype is None else x.to(dtype)
     itself = torch.eye(hidden.shape[1], dtype=torch.bool, device=hidden.device)
-    content = Rows(torch.arange(len(x), device=x.device), pair(layout, layout, hidden=hidden & ~itself))
+    content = Rows(torch.arange(len(x), device=x.device), pair(layout, layout, hidden=hidden & ~itself), ahead=ahead)
     query = None
     if targets is not None:
         begin = stack.embeddings.queries(layout, targets)
-        query = Rows(targets, pair(layout, layout, rows=targets, hidden=hidden), begin.to(x.dtype))
+        query = Rows(targets, pair(layout, layout, rows=targets, hidden=hidden), begin.to(x.dtype), ahead)
     states = stack.states(layout, x)
     last = stack.config.num_layers - 1
     for i in range(last + 1):

@@ -44,7 +44,8 @@ class Batch:
         rows: Packed rows (of the last stack) whose token is predicted, documents in packed order.
         labels: The token of each.
         pair: Label of each document's pair of texts; None where there is no such question.
-        hidden: Where the token at one place of a document must not see that at another; None: as the stack is.
+        hidden: Where the token at one place of a document must not see that at another, in place of what a causal stack
+            hides; None: as the stack is.
         more: Tensors of an objective's own.
         made: What one phase leaves for the next.
     """

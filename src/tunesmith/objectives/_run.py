@@ -18,7 +18,7 @@ def hidden_states(model: Model, batch: Batch, rows: Int[Tensor, "M"] | None) -> 
     if batch.target is None:
         if batch.hidden is None:
             return model.trunk(source.token_ids, source.layout, dtype=dtype, rows=rows)
-        found = two_streams(model.trunk, source.token_ids, source.layout, hidden=batch.hidden, dtype=dtype)
+        found = two_streams(model.trunk, source.token_ids, source.layout, hidden=batch.hidden, dtype=dtype, ahead="all")
         return found if rows is None else found.index_select(0, rows)
     assert model.encoder is not None
     assert model.decoder is not None

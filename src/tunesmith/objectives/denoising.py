@@ -15,13 +15,14 @@ import pydantic
 import torch
 
 from tunesmith.base.errors import SettingError
-from tunesmith.base.shapes import Bool, Int, Tensor
+from tunesmith.base.shapes import Bool, Int
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
-from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, Piece
+from tunesmith.objectives import Batch, ObjectiveConfig, Piece
 from tunesmith.objectives._documents import Pair, both_sides, documents, written
+from tunesmith.objectives._lm import LMObjective
 from tunesmith.objectives._noises import Masks, Text, delete_tokens, infill, mask_tokens, permute_sentences, rotate
-from tunesmith.objectives._run import family_head, lm_loss, need
+from tunesmith.objectives._run import family_head, need
 from tunesmith.text.sample import Drawn, Vocabulary
 
 
@@ -66,7 +67,7 @@ class DenoisingConfig(ObjectiveConfig):
         )
 
 
-class Denoising(Objective):
+class Denoising(LMObjective):
     """<s> _ x3 x1 </s>, and to be written: <s> x1 x2 x3 x4 </s>.
 
     Sentences move first, then come spans, single masks, deletions and rotation; each text of a pair by itself.
@@ -91,31 +92,17 @@ class Denoising(Objective):
         self.config, self.masks, self.begins_word = config, masks, begins_word
         self.start, self.max_tokens = start, max_tokens
 
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """One update."""
-        return (Phase("train", {"lm": 1.0}, lambda name: True),)
-
     def prepare(self, drawn: Sequence[Drawn], *, device: torch.device | str = "cpu") -> Batch:
         """A micro-batch."""
         pairs = [self._damage(one) for one in documents(drawn)]
         return both_sides(pairs, num_samples=len(drawn), device=device)
-
-    def targets(self, batch: Batch) -> dict[str, int]:
-        """Tokens that are written: all."""
-        assert batch.rows is not None
-        return {"lm": len(batch.rows)}
-
-    def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
-        """Sum of the cross-entropies."""
-        return {"lm": lm_loss(model, batch)}
 
     def _damage(self, one: Drawn) -> Pair:
         ids, special = one.sample.ids, one.sample.special
         # texts and what stands between them, in turn
         cuts = np.flatnonzero(special[1:] != special[:-1]) + 1
         starts, room, parts = np.array(one.sample.starts), max(0, self.max_tokens - len(ids)), []
-        for start, stop in zip([0, *cuts], [*cuts, len(ids)], strict=True):
+        for start, stop in zip([0, *cuts.tolist()], [*cuts.tolist(), len(ids)], strict=True):
             part = ids[start:stop]
             if not special[start]:
                 inside = starts[(starts > start) & (starts < stop)] - start

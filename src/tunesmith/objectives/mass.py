@@ -10,12 +10,13 @@ import numpy as np
 import pydantic
 import torch
 
-from tunesmith.base.shapes import Int, Tensor
+from tunesmith.base.shapes import Int
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
-from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, Piece
+from tunesmith.objectives import Batch, ObjectiveConfig, Piece
 from tunesmith.objectives._documents import Pair, both_sides, documents, written
-from tunesmith.objectives._run import family_head, lm_loss, need
+from tunesmith.objectives._lm import LMObjective
+from tunesmith.objectives._run import family_head, need
 from tunesmith.text.sample import Drawn, Vocabulary
 
 
@@ -49,7 +50,7 @@ class MASSConfig(ObjectiveConfig):
         return MASS(self, mask=mask, ordinary=vocabulary.ordinary(), start=model.decoder_start)
 
 
-class MASS(Objective):
+class MASS(LMObjective):
     """x1 _ _ x4 </s>, and to be written at positions 1 and 2: x2 x3, from x1 x2.
 
     Args:
@@ -62,24 +63,10 @@ class MASS(Objective):
     def __init__(self, config: MASSConfig, *, mask: int, ordinary: Int[np.ndarray, "N"], start: int):
         self.config, self.mask, self.ordinary, self.start = config, mask, ordinary, start
 
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """One update."""
-        return (Phase("train", {"lm": 1.0}, lambda name: True),)
-
     def prepare(self, drawn: Sequence[Drawn], *, device: torch.device | str = "cpu") -> Batch:
         """A micro-batch."""
         pairs = [self._mask(one) for one in documents(drawn)]
         return both_sides(pairs, num_samples=len(drawn), device=device)
-
-    def targets(self, batch: Batch) -> dict[str, int]:
-        """Tokens of the spans."""
-        assert batch.rows is not None
-        return {"lm": len(batch.rows)}
-
-    def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
-        """Sum of the cross-entropies."""
-        return {"lm": lm_loss(model, batch)}
 
     def _mask(self, one: Drawn) -> Pair:
         ids, stream, config = one.sample.ids, one.stream, self.config

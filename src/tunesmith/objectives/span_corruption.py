@@ -13,12 +13,13 @@ import pydantic
 import torch
 
 from tunesmith.base.errors import CheckpointError, SettingError
-from tunesmith.base.shapes import Bool, Int, Tensor
+from tunesmith.base.shapes import Bool, Int
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
-from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, Piece
+from tunesmith.objectives import Batch, ObjectiveConfig, Piece
 from tunesmith.objectives._documents import Pair, both_sides, documents, need_end, written
-from tunesmith.objectives._run import family_head, lm_loss, need
+from tunesmith.objectives._lm import LMObjective
+from tunesmith.objectives._run import family_head, need
 from tunesmith.text.sample import Drawn, Vocabulary
 
 
@@ -78,7 +79,7 @@ class SpanCorruptionConfig(ObjectiveConfig):
         return num_tokens - noise + spans + 1
 
 
-class SpanCorruption(Objective):
+class SpanCorruption(LMObjective):
     """x1 <0> x4 x5 <1> </s>, and to be written: <0> x2 x3 <1> x6 </s>.
 
     Args:
@@ -91,24 +92,10 @@ class SpanCorruption(Objective):
     def __init__(self, config: SpanCorruptionConfig, *, sentinels: Int[np.ndarray, "S"], start: int, end: int):
         self.config, self.sentinels, self.start, self.end = config, sentinels, start, end
 
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """One update."""
-        return (Phase("train", {"lm": 1.0}, lambda name: True),)
-
     def prepare(self, drawn: Sequence[Drawn], *, device: torch.device | str = "cpu") -> Batch:
         """A micro-batch."""
         pairs = [self._corrupt(one) for one in documents(drawn)]
         return both_sides(pairs, num_samples=len(drawn), device=device)
-
-    def targets(self, batch: Batch) -> dict[str, int]:
-        """Tokens that are written: sentinels, spans and ends."""
-        assert batch.rows is not None
-        return {"lm": len(batch.rows)}
-
-    def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
-        """Sum of the cross-entropies."""
-        return {"lm": lm_loss(model, batch)}
 
     def _corrupt(self, one: Drawn) -> Pair:
         ids, special = one.sample.ids, one.sample.special
