@@ -18,7 +18,9 @@ from tunesmith.text.sample import vocabulary_of
 from tunesmith.text.tokenizer import Tokenizer, load_tokenizer
 from tunesmith.text.train_tokenizer import TokenizerSettings, train_tokenizer
 
-WORDS = "the quick brown fox jumps over a lazy dog while seven wizards pack liquor jugs Größe Straße über 漢字 한국어 42".split()
+WORDS = (
+    "the quick brown fox jumps over a lazy dog while seven wizards pack jugs Größe Straße über 漢字 한국어 42".split()
+)
 STYLES = {
     "bert": ("wordpiece", "[CLS] A [SEP]", "[CLS] A [SEP] B [SEP]"),
     "roberta": ("bpe", "<s> A </s>", "<s> A </s> </s> B </s>"),
