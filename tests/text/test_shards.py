@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
 
 from tunesmith.base.errors import DataError, SettingError, StorageError
 from tunesmith.text import shard_files
@@ -122,21 +125,19 @@ def test_take_at_the_joins(made):
                 assert made.take(start, stop).tolist() == whole[start:stop].tolist()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_bytes_do_not_depend_on_the_processes(corpus, tokenizers, made, tmp_path, workers):
     assert contents(make(corpus, tokenizers["gpt2"], tmp_path, workers=workers).folder) == contents(made.folder)
 
 
 def test_a_vocabulary_beyond_16_bits_has_32(corpus, tokenizers, tmp_path):
-    from tokenizers import Tokenizer as Backend
-
     backend = Backend.from_str(tokenizers["gpt2"].fingerprint())
     backend.add_tokens([f"fox{i}" for i in range(2**16 - backend.get_vocab_size())])
     exact = Tokenizer(backend, {})
     assert exact.vocab_size == 2**16
     found = make(corpus, exact, tmp_path)
     assert found._shards[0].dtype == np.dtype("<u2")
-    backend.add_tokens(["dog"])
+    backend.add_tokens([next(iter(corpus)).text[:12]])
     more = Tokenizer(backend, {})
     found = make(corpus, more, tmp_path)
     assert found._shards[0].dtype == np.dtype("<u4")
@@ -161,7 +162,7 @@ def test_what_changes_the_tokens_changes_the_folder(corpus, tokenizers, tmp_path
     assert make(Corpus((path,)), gpt2, tmp_path / "c").folder not in folders
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_documents_that_cleaning_drops_are_left_out(corpus, tokenizers, tmp_path, workers):
     keep = np.random.default_rng(0).random(60) < 0.5
     settings = ShardSettings(shard_bytes=SMALL, workers=workers)
@@ -196,8 +197,6 @@ def test_a_second_call_only_opens(corpus, tokenizers, made, monkeypatch):
 
 @pytest.fixture
 def copy(made, tmp_path):
-    import shutil
-
     return Path(shutil.copytree(made.folder, tmp_path / made.folder.name))
 
 
@@ -269,7 +268,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_is_whole(corpus, tokenizers, ma
     assert contents(make(corpus, tokenizers["gpt2"], tmp_path).folder) == contents(made.folder)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_errors_of_the_corpus_come_through(tokenizers, tmp_path, workers):
     path = tmp_path / "a.txt"
     path.write_bytes(make_text().encode() + b"\xff\n")
@@ -350,7 +349,7 @@ def kill_and_resume(big, cache, *, workers, shards, delay):
     return len(whole)
 
 
-@pytest.mark.parametrize(("workers", "shards"), [(0, 2), (2, 5)])
+@pytest.mark.parametrize(("workers", "shards"), [(0, 2), pytest.param(2, 5, marks=pytest.mark.slow)])
 def test_a_killed_call_goes_on(big, tmp_path, workers, shards):
     whole = kill_and_resume(big, tmp_path / "cache", workers=workers, shards=shards, delay=0.003)
     assert shards <= whole < len([name for name in big[2] if name.endswith(".json")])
@@ -365,7 +364,6 @@ def test_a_call_killed_at_any_moment_goes_on(big, tmp_path, seed):
 
 def test_a_worker_that_is_killed_is_one_line(big, tmp_path):
     corpus, tokenizer, wanted = big
-    import psutil
 
     def kill(index):
         if index.number > 3:

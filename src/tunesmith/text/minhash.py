@@ -69,7 +69,7 @@ class Near:
 def near_duplicates(signatures: Shaped[np.ndarray, "D K"], *, similarity: float) -> Near:
     """Documents whose signature agrees with that of an earlier one in a share ``similarity`` or more.
 
-    Compared are documents that agree in all hashes of a band: each with the first such document and with the one before.
+    Compared are documents that agree in all hashes of a band: each with the first such one and with the one before.
     """
     pairs = [np.zeros((0, 2), np.int64)]
     rows = NUM_HASHES // NUM_BANDS
