@@ -17,9 +17,9 @@ import pydantic
 
 from tunesmith.base.config import Config
 from tunesmith.base.errors import DataError
-from tunesmith.base.shapes import Bool, Int, UInt8
+from tunesmith.base.shapes import Bool, Shaped, UInt8
 from tunesmith.text.corpus import Document
-from tunesmith.text.minhash import NUM_HASHES, near_duplicates, shingles_of, signature, words_of
+from tunesmith.text.minhash import near_duplicates, shingles_of, signature, words_of
 
 _EXAMPLES = 3  # of each reason
 _EXCERPT = 80  # characters of an example
@@ -121,7 +121,7 @@ def clean(corpus: Iterable[Document], settings: CleaningSettings) -> Cleaned:
     dropped: dict[str, Dropped] = {}
     keep: list[bool] = []
     judged: list[int] = []  # documents that pass by themselves
-    signatures: list[Int[np.ndarray, "K"]] = []
+    signatures: list[Shaped[np.ndarray, K]] = []
     seen: dict[bytes, int] = {}
     copies: list[tuple[str, int, int]] = []  # reason, document, and which one it is like
     for document in corpus:
@@ -180,7 +180,7 @@ def _describe(corpus: Iterable[Document], copies: Sequence[tuple[str, int, int]]
             return
 
 
-def _fault(text: str, settings: CleaningSettings) -> tuple[str | None, Int[np.ndarray, "N"]]:
+def _fault(text: str, settings: CleaningSettings) -> tuple[str | None, Shaped[np.ndarray, "N"]]:
     """Why a document is dropped by itself, or None; and its shingles."""
     none = np.zeros(0, np.uint64)
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

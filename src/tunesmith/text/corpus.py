@@ -188,7 +188,7 @@ class Corpora:
 
 
 def open_corpus(source: str | Path, settings: CorpusSettings) -> Corpora:
-    """The corpora of a file, a folder, or a data set of the hub; the first document of each is read, to see that it can be.
+    """The corpora of a file, a folder, or a data set of the hub; the first document of each is read, as a test.
 
     A folder is read with its subfolders, hidden files aside, in the order of the names. Files that are named train, dev
     (or validation, valid, val) or test, alone or before something that is no letter, are those splits. Where none is

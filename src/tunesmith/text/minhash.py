@@ -1,6 +1,7 @@
 """Near duplicates by MinHash signatures of word shingles and locality-sensitive hashing.
 
-Paper: On the resemblance and containment of documents (Broder, 1997); bands as in Mining of Massive Datasets, section 3.4.
+Paper: On the resemblance and containment of documents (Broder, 1997); bands as in Mining of Massive Datasets,
+section 3.4.
 """
 
 import functools
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunesmith.base.random import numpy_stream
-from tunesmith.base.shapes import Int
+from tunesmith.base.shapes import Shaped
 
 SHINGLE_WORDS = 5
 NUM_HASHES = 128
@@ -30,7 +31,7 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def shingles_of(words: list[str]) -> Int[np.ndarray, "N"]:
+def shingles_of(words: list[str]) -> Shaped[np.ndarray, "N"]:
     """Hashes of each five consecutive words, in order; of all words where there are fewer."""
     codes = np.array([zlib.crc32(word.encode()) for word in words], dtype=np.uint64)
     size = min(SHINGLE_WORDS, len(codes))
@@ -42,7 +43,7 @@ def shingles_of(words: list[str]) -> Int[np.ndarray, "N"]:
     return _mixed(found)
 
 
-def signature(shingles: Int[np.ndarray, "N"]) -> Int[np.ndarray, "K"]:
+def signature(shingles: Shaped[np.ndarray, "N"]) -> Shaped[np.ndarray, "K"]:
     """MinHash signature: two documents agree in a place with a probability that is their Jaccard similarity."""
     lowest = np.full(NUM_HASHES, 2**32 - 1, np.uint32)
     unique = np.unique(shingles)
@@ -61,14 +62,14 @@ class Near:
         earlier: The earlier document that each resembles.
     """
 
-    documents: Int[np.ndarray, "N"]
-    earlier: Int[np.ndarray, "N"]
+    documents: Shaped[np.ndarray, "N"]
+    earlier: Shaped[np.ndarray, "N"]
 
 
-def near_duplicates(signatures: Int[np.ndarray, "D K"], *, similarity: float) -> Near:
-    """Documents whose signature agrees with that of an earlier document in at least the share ``similarity``.
+def near_duplicates(signatures: Shaped[np.ndarray, "D K"], *, similarity: float) -> Near:
+    """Documents whose signature agrees with that of an earlier one in a share ``similarity`` or more.
 
-    Compared are documents that agree in all hashes of a band: each with the first such document and with the one before.
+    Compared are documents that agree in all hashes of a band: each with the first such one and with the one before.
     """
     pairs = [np.zeros((0, 2), np.int64)]
     rows = NUM_HASHES // NUM_BANDS
@@ -94,13 +95,13 @@ def near_duplicates(signatures: Int[np.ndarray, "D K"], *, similarity: float) ->
 
 
 @functools.cache
-def _multipliers() -> Int[np.ndarray, "K"]:
+def _multipliers() -> Shaped[np.ndarray, "K"]:
     """Odd multipliers, one for each hash."""
     drawn = numpy_stream("minhash", NUM_HASHES).integers(0, 2**63, NUM_HASHES, dtype=np.uint64)
     return drawn * np.uint64(2) + np.uint64(1)
 
 
-def _mixed(x: Int[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
+def _mixed(x: Shaped[np.ndarray, "N"]) -> Shaped[np.ndarray, "N"]:
     """Spread the bits (the finaliser of splitmix64)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -58,7 +58,7 @@ class Frame:
         after: Behind one text.
         after_pair: Behind the second text of a pair.
         second: Segment of the second text, and of what stands behind it.
-        last: Segment of the last special token of all, where it is one of its own (XLNet's <cls>); None where it is not.
+        last: Segment of the last special token, where it has one of its own (XLNet's <cls>).
     """
 
     before: tuple[int, ...]

@@ -1,17 +1,17 @@
 """Cut a document into sentences by rules that know no language.
 
-A line break ends a sentence. Inside a line one ends behind ``. ! ? …`` or their like in other scripts, closing quotes and
-brackets included, where white space follows and then something that can begin a sentence: anything but a lower-case
-letter. The full stops of Chinese and Japanese need no white space.
+A line break ends a sentence. Inside a line one ends behind ``. ! ? …`` or their like in other scripts, closing quotes
+and brackets included, where white space follows and then something that can begin a sentence: anything but a
+lower-case letter. The full stops of Chinese and Japanese need no white space.
 
-A full stop does not end a sentence behind a single letter with case (*J. Smith*, *U.S. Army*, *e.g. This*), behind a number
-of one or two digits (*3. Oktober*, *1. First*), or behind an ASCII word of at most four letters, not all upper-case, that
-has no vowel (*Dr. Who*, *vs. Them*, *Nr. 5*).
+A full stop does not end a sentence behind a single letter with case (*J. Smith*, *U.S. Army*, *e.g. This*), behind a
+number of one or two digits (*3. Oktober*, *1. First*), or behind an ASCII word of at most four letters, not all
+upper-case, that has no vowel (*Dr. Who*, *vs. Them*, *Nr. 5*).
 
-What it gets wrong: longer abbreviations before a capital or a digit are ends (*Prof. Smith*, *Fig. 3*, *Inc. Its*); real
-ends behind one letter or one or two digits are missed (*Plan B. Then*, *He was 12. Then*); so is one before a lower-case
-letter (*iPhone*), and every end in
-scripts that mark none, such as Thai. For pretraining it matters little: the text as a whole stays the same.
+What it gets wrong: longer abbreviations before a capital or a digit are ends (*Prof. Smith*, *Fig. 3*, *Inc. Its*);
+real ends behind one letter or one or two digits are missed (*Plan B. Then*, *He was 12. Then*); so is one before a
+lower-case letter (*iPhone*), and every end in scripts that mark none, such as Thai. For pretraining it matters little:
+the text as a whole stays the same.
 """
 
 import re
@@ -27,9 +27,7 @@ _END = re.compile(
     f"|(?<![{_STOPS}])(?P<stops>[{_STOPS}]++)[{_CLOSING}]*+(?=[^\\S{_BREAKS}]++[{_OPENING}]*+(?P<next>[^\\s{_OPENING}]))"
     f"|[{_TIGHT}]++[{_CLOSING}{_TIGHT}{_STOPS}]*+"
 )
-_WORD = re.compile(r"[^\W_]+$")
 _VOWELS = frozenset("aeiouyAEIOUY")
-_LONGEST_WORD = 40  # looked at before a full stop
 
 MAX_SENTENCE_CHARACTERS = 100_000  # longer ones are cut: tokenizers need time and memory beyond measure for them
 
@@ -56,10 +54,10 @@ def _ends(text: str, match: re.Match[str]) -> bool:
     if match["stops"] != ".":
         return True
     at = match.start()
-    before = _WORD.search(text[max(0, at - _LONGEST_WORD) : at])
-    if before is None:
-        return True
-    word = before[0]
+    start = at
+    while start > max(0, at - 5) and text[start - 1].isalnum():  # longer words are no abbreviations here
+        start -= 1
+    word = text[start:at]
     if word.isdigit():
         return len(word) > 2
     if len(word) == 1:

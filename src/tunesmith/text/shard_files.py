@@ -1,7 +1,7 @@
 """One shard on disk: token ids, the lengths of its sentences and documents, and a JSON index with their checksums.
 
-``00007.tokens.bin`` holds the token ids, ``00007.bounds.bin`` the tokens of each sentence and then the sentences of each
-document as uint32; both are plain little-endian arrays. ``00007.json`` is written last: a shard that has it is whole.
+``00007.tokens.bin`` holds the token ids, ``00007.bounds.bin`` the tokens of each sentence and then the sentences of
+each document as uint32; both are plain little-endian arrays. ``00007.json`` comes last: a shard that has it is whole.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 
 from tunesmith.base.errors import CheckpointError, DataError
 from tunesmith.base.files import file_hash, read_json, write_atomic
-from tunesmith.base.shapes import Int
+from tunesmith.base.shapes import Shaped
 
 IdType = Literal["uint16", "uint32"]
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
@@ -59,13 +59,13 @@ class ShardIndex:
         """File of the lengths."""
         return folder / f"{self.number:05d}.bounds.bin"
 
-    def tokens(self, folder: Path) -> Int[np.ndarray, "T"]:
+    def tokens(self, folder: Path) -> Shaped[np.ndarray, "T"]:
         """The token ids, mapped and not read."""
         if not self.num_tokens:
             return np.zeros(0, DTYPES[self.id_type])  # an empty file cannot be mapped
         return np.memmap(self.tokens_path(folder), DTYPES[self.id_type], mode="r", shape=(self.num_tokens,))
 
-    def bounds(self, folder: Path) -> tuple[Int[np.ndarray, "S"], Int[np.ndarray, "D"]]:
+    def bounds(self, folder: Path) -> tuple[Shaped[np.ndarray, "S"], Shaped[np.ndarray, "D"]]:
         """Tokens of each sentence, and sentences of each document."""
         both = np.fromfile(self.bounds_path(folder), BOUNDS)
         return both[: self.num_sentences], both[self.num_sentences :]

@@ -24,7 +24,7 @@ from tunesmith.base import errors
 from tunesmith.base.config import Config
 from tunesmith.base.errors import CheckpointError, DataError, SettingError
 from tunesmith.base.files import cache_folder, empty_folder, locked, read_json, write_json
-from tunesmith.base.shapes import Bool, Int
+from tunesmith.base.shapes import Bool, Int, Shaped
 from tunesmith.text.corpus import Corpus
 from tunesmith.text.shard_files import MEND, IdType, ShardIndex, as_index
 from tunesmith.text.tokenise import Job, job_line, make_shards
@@ -263,7 +263,7 @@ def _checksum(shards: list[Any]) -> str:
     return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
 
 
-def _summed(lengths: list[Int[np.ndarray, "N"]]) -> Int[np.ndarray, "M"]:
+def _summed(lengths: list[Shaped[np.ndarray, "_"]]) -> Int[np.ndarray, "M"]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths), dtype=np.int64)])
 
 

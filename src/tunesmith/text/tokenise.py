@@ -1,7 +1,7 @@
 """Turn documents into shards: which documents a shard holds is known from the text alone, so any process can make any.
 
-A shard is filled until its text has ``shard_bytes`` bytes. Each of several processes reads the whole corpus (cheap beside
-tokenising), and makes the shards whose turn it is; what is whole already is left as it is.
+A shard is filled until its text has ``shard_bytes`` bytes. Each of several processes reads the whole corpus (cheap
+beside tokenising), and makes the shards whose turn it is; what is whole already is left as it is.
 
 This file is also the program of such a process: its job is one line of JSON on standard input, its answers are lines of
 JSON on standard output. When its standard input ends, its parent is dead, and it ends too.

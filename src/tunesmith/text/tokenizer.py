@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,16 +142,22 @@ class Tokenizer:
             found.append(Opening(encoding.ids[:size], [end for _, end in encoding.offsets[:size]]))
         return found
 
-    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+    def plain(self, texts: list[str]) -> list[list[int]]:
         """Token ids of texts alone: nothing is put around them, and the name of a special token in them is plain text.
 
         Raises:
             CheckpointError: The tokenizer has no token for a text, not even an unknown one.
         """
+        if isinstance(
+            self.backend.model, tokenizers.models.Unigram
+        ):  # it finds the names in its vocabulary all the same
+            names = (token.content for token in self.backend.get_added_tokens_decoder().values() if token.special)
+            named = re.compile("|".join(re.escape(name) for name in names if len(name) > 1) or "(?!)")
+            texts = [named.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text) for text in texts]
         self.backend.encode_special_tokens = True
         try:
             with _own_errors():
-                return [found.ids for found in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+                return [found.ids for found in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
         finally:
             self.backend.encode_special_tokens = False
 
