@@ -100,8 +100,8 @@ def train_tokenizer(
     least = 256 if settings.kind == "bpe" else 4
     if room < least:
         raise SettingError(
-            f"vocabulary.vocab_size: must be at least {settings.vocab_size - room + least} for {settings.kind} with the "
-            f"special tokens of {settings.style}, got {settings.vocab_size}"
+            f"vocabulary.vocab_size: must be at least {settings.vocab_size - room + least} for {settings.kind} with "
+            f"the special tokens of {settings.style}, got {settings.vocab_size}"
         )
     trained = {"wordpiece": _word_piece, "bpe": _bpe, "unigram": _unigram}[settings.kind](source, settings, style, room)
     backend = _dress(trained, style)
