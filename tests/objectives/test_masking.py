@@ -13,6 +13,7 @@ from tunesmith.base import random
 from tunesmith.base.config import build
 from tunesmith.base.errors import CheckpointError, SettingError
 from tunesmith.objectives._masking import Masking, MaskingConfig, documents_of
+from tunesmith.objectives._units import words_of
 from tunesmith.text.inputs.packed import PackedConfig
 from tunesmith.text.inputs.segment_pair import SegmentPairConfig
 from tunesmith.text.sample import Drawn, joined
@@ -125,6 +126,19 @@ def test_how_many(rate):
     assert scipy.stats.chisquare(spread, expected).pvalue > FALSE_ALARM
 
 
+def test_words_are_those_found_by_hand():
+    vocab = wordy()
+    found = SegmentPairConfig().samples(corpus(), FRAMES["bert"], max_tokens=48, stream=keyed())
+    bare = PackedConfig().samples(corpus(1), FRAMES["llama"], max_tokens=48, stream=keyed())
+    for sample in [*(found[i] for i in range(len(found))), *(bare[i] for i in range(len(bare)))]:
+        words = words_of(sample, np.flatnonzero(~sample.special), begins=vocab.begins_word)
+        expected = words_by_hand(sample, vocab.begins_word)
+        assert [list(range(*span)) for span in zip(words.starts, words.stops, strict=True)] == expected
+        after = {word[-1] + 1 for word in expected} - {word[0] for word in expected}  # where a run of words ends
+        last = [words.stops[limit - 1] for limit in words.limits]
+        assert last == [min(end for end in after if end > word[0]) for word in expected]
+
+
 @pytest.mark.parametrize("unit", ["word", "ngram", "span"])
 def test_words_are_masked_whole(unit):
     vocab = wordy()
@@ -149,13 +163,13 @@ def test_words_are_masked_whole(unit):
 
 @pytest.mark.parametrize(("unit", "longest"), [("span", 10), ("ngram", 3)])
 def test_run_lengths_follow_the_closed_form(unit, longest):
-    """A rare run meets no other: runs are then as they were drawn. Lengths are in words, of 1 to 3 tokens each."""
-    size, rate = 300_000, 0.004
+    """A rare run meets no other: runs are then as they were drawn. Lengths are in words; a false alarm is 1 in 1000."""
+    size, rate = 1_000_000, 0.004
     draw = np.random.default_rng(3)
     begins = np.arange(WIDE) % 2 == 0
     vocab = vocabulary(WIDE, begins=begins)
     lengths = Counter()
-    for seed in range(6):
+    for seed in range(12):
         sample = FRAMES["bert"].single([draw.integers(FIRST, WIDE, size)])
         places = masking(vocab, unit=unit, rate=rate).choose(sample, random.numpy_stream(seed))
         heads = begins[sample.ids[places]]
@@ -167,8 +181,8 @@ def test_run_lengths_follow_the_closed_form(unit, longest):
     expected = weights / weights.sum()
     merged = sum(lengths.values()) - counts.sum()
     assert merged <= 0.01 * counts.sum()  # runs that touch
-    assert counts.sum() > 900
-    assert scipy.stats.chisquare(counts, expected * counts.sum()).pvalue > 1e-4
+    assert counts.sum() > 6_000
+    assert scipy.stats.chisquare(counts, expected * counts.sum()).pvalue > 1e-3
     if unit == "span":
         assert (n * expected).sum() == pytest.approx(3.8, abs=0.01)  # as the paper says
 

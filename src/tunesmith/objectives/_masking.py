@@ -13,7 +13,7 @@ import pydantic
 from tunesmith.base.config import Config
 from tunesmith.base.shapes import Int
 from tunesmith.objectives import Piece
-from tunesmith.objectives._units import choose_units, words_of
+from tunesmith.objectives._units import choose_units, run_begins, words_of
 from tunesmith.text.sample import Drawn, Sample, Vocabulary
 
 Unit = Literal["token", "word", "ngram", "span"]
@@ -110,8 +110,8 @@ class Masking:
         """Put [MASK], a random token, or nothing in the places."""
         config = self.config
         if config.unit == "span":  # one decision for each run of neighbours
-            run = np.cumsum(np.diff(places, prepend=places[:1] - 1) != 1) if len(places) else places
-            coin = stream.random(int(run[-1]) + 1)[run] if len(places) else stream.random(0)
+            run = np.cumsum(run_begins(places)) - 1
+            coin = stream.random(len(places))[run]
         else:
             coin = stream.random(len(places))
         random = (coin >= config.mask_share) & (coin < config.mask_share + config.random_share)
