@@ -24,11 +24,9 @@ class MaskingConfig(Config):
     """Settings of masks."""
 
     rate: float = pydantic.Field(default=0.15, gt=0, lt=1, description="Share of tokens that are predicted.")
-    mask_share: float = pydantic.Field(default=0.8, ge=0, le=1, description="Share of them that read as [MASK].")
-    random_share: float = pydantic.Field(
-        default=0.1, ge=0, le=1, description="Share of them that read as a random token."
-    )
-    keep_share: float = pydantic.Field(default=0.1, ge=0, le=1, description="Share of them that read as they are.")
+    mask: float = pydantic.Field(default=0.8, ge=0, le=1, description="Share of them that read as [MASK].")
+    random: float = pydantic.Field(default=0.1, ge=0, le=1, description="Share of them that read as a random token.")
+    keep: float = pydantic.Field(default=0.1, ge=0, le=1, description="Share of them that read as they are.")
     unit: Unit = pydantic.Field(
         default="token",
         description="What is chosen together: token; word: whole words; ngram: up to 3 words (ALBERT); span: up to 10 "
@@ -46,9 +44,9 @@ class MaskingConfig(Config):
 
     @pydantic.model_validator(mode="after")
     def _shares_add_up(self) -> "MaskingConfig":
-        total = self.mask_share + self.random_share + self.keep_share
+        total = self.mask + self.random + self.keep
         if abs(total - 1) > 1e-6:
-            raise ValueError(f"mask_share, random_share and keep_share must add up to 1, not to {total:g}")
+            raise ValueError(f"mask, random and keep must add up to 1, not to {total:g}")
         return self
 
     @property
@@ -114,9 +112,9 @@ class Masking:
             coin = stream.random(len(places))[run]
         else:
             coin = stream.random(len(places))
-        random = (coin >= config.mask_share) & (coin < config.mask_share + config.random_share)
+        random = (coin >= config.mask) & (coin < config.mask + config.random)
         covered = ids.copy()
-        covered[places[coin < config.mask_share]] = self.mask
+        covered[places[coin < config.mask]] = self.mask
         covered[places[random]] = self._ordinary[stream.integers(len(self._ordinary), size=int(random.sum()))]
         return Masked(covered, places, ids[places])
 
