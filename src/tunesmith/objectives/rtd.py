@@ -8,6 +8,7 @@ Paper: ELECTRA (arXiv:2003.10555), sections 2 and 3.2, appendix A (weight 50, 15
 from typing import Annotated, Literal
 
 import pydantic
+
 from tunesmith.base.shapes import Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
