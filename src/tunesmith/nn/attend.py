@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tunesmith.base.layout import EVERYWHERE, Group, Layout, Pairing, Reach, Side
 from tunesmith.base.shapes import Float, Tensor
 from tunesmith.nn.distances import Distances, distances_of
-from tunesmith.nn.dropout import draw, draw_kept
+from tunesmith.nn.dropout import draw_kept
 
 LONG = 1024
 """Length of bins from which on torch's own attention is faster in fp32 on a CPU; in bf16 it never was."""
@@ -136,7 +136,7 @@ def _repeat(x: Tensor, heads: int, times: int) -> Tensor:
 class _Kept:
     """What the backward pass of one group needs; tensors are (G * H, T, ...).
 
-    ``used`` are the weights after dropout.
+    ``used`` are the weights that dropout has left, and ``value`` holds its factor.
     """
 
     query: Tensor
@@ -145,6 +145,7 @@ class _Kept:
     weights: Tensor
     used: Tensor
     output: Tensor
+    factor: float
 
 
 class _Attend(torch.autograd.Function):
@@ -167,11 +168,13 @@ class _Attend(torch.autograd.Function):
                 per_head = scores.view(group.size, num_heads, *scores.shape[1:])
                 per_head.add_(bias.to(scores.dtype)[:, None])
             weights = _softmax(scores)
-            factors = draw(weights.shape, dropout, layout.noise, weights.dtype)
-            used = weights if factors is None else factors.mul_(weights)
+            kept_, factor = draw_kept(weights.shape, dropout, layout.noise) or (None, 1.0)
+            used = weights if kept_ is None else kept_.to(weights.dtype).mul_(weights)
+            if factor != 1.0:
+                v.mul_(factor)  # dropout's scale, where there are the fewest numbers
             result = torch.bmm(used, v)
             _gather(result[None], group.queries, group.size, num_heads, into=output)
-            kept.append(_Kept(q, k, v, weights, used, result))
+            kept.append(_Kept(q, k, v, weights, used, result, factor))
         num_queries = layout.num_queries if isinstance(layout, Pairing) else layout.num_tokens
         output[num_queries:].zero_()
         ctx.kept, ctx.layout, ctx.num_heads, ctx.scale = kept, layout, num_heads, scale
@@ -195,6 +198,8 @@ class _Attend(torch.autograd.Function):
             parts = kept.key.new_empty(3 if together else 2, *kept.key.shape)
             if need_value:
                 torch.bmm(kept.used.transpose(1, 2), grad_output, out=parts[-1])
+                if kept.factor != 1.0:
+                    parts[-1].mul_(kept.factor)
             if need_query or need_key:
                 grad_scores = torch.bmm(grad_output, kept.value.transpose(1, 2)).mul_(kept.used)
                 grad_scores.addcmul_(kept.weights, inner, value=-1)
@@ -309,7 +314,13 @@ class _FromBins(torch.autograd.Function):
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    """Softmax in fp32 and back: exact sums, and twice as fast as bf16 where T is no multiple of 32."""
+    """Softmax with sums in fp32 at least.
+
+    torch's own for bf16 sums in fp32 too, but is fast only for multiples of 32 (twice as fast as by fp32 and back, and
+    else two to three times slower).
+    """
+    if scores.dtype == torch.bfloat16 and scores.shape[-1] % 32 == 0 and scores.device.type == "cpu":
+        return torch.softmax(scores, -1)
     wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
     return torch.softmax(scores, -1, dtype=wide).to(scores.dtype)
 

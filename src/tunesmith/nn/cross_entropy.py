@@ -10,8 +10,10 @@ import torch
 
 from tunesmith.base.shapes import Float, Int, Tensor
 
-CHUNK = 1 << 24
+CHUNK = 1 << 25
 """Logits held at a time."""
+BLOCK = 1 << 20
+"""Logits whose softmax is formed at a time: they stay in the processor's cache (measured: half the time)."""
 
 
 def linear_cross_entropy(
@@ -70,26 +72,32 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=wide, device=x.device)
         samples: list[Tensor] = []
         rows = max(1, CHUNK // len(weight))
+        learns = need_x or need_weight or need_bias
         for start in range(0, len(x), rows):
-            part, wanted = x[start : start + rows], labels[start : start + rows, None]
-            logits = torch.nn.functional.linear(part, narrow, None if bias is None else bias.to(x.dtype)).to(wide)
-            norm = logits.logsumexp(1, keepdim=True)
-            total += (norm - logits.gather(1, wanted)).sum()
-            if draws is None and not (need_x or need_weight or need_bias):
-                continue
-            grad = logits.sub_(norm).exp_()
-            if draws is not None:
-                samples.append(_drawn(grad, draws[start : start + rows]))
-            if not (need_x or need_weight or need_bias):
-                continue
-            grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=wide))
-            if grad_bias is not None:
-                grad_bias += grad.sum(0)
-            grad = grad.to(x.dtype)
+            part = x[start : start + rows]
+            logits = torch.nn.functional.linear(part, narrow, None if bias is None else bias.to(x.dtype))
+            block = max(1, BLOCK // len(weight))
+            for first in range(0, len(part), block):
+                here = slice(start + first, start + min(first + block, len(part)))
+                wanted = labels[here, None]
+                some = logits[first : first + block].to(wide)
+                norm = some.logsumexp(1, keepdim=True)
+                total += (norm - some.gather(1, wanted)).sum()
+                if draws is None and not learns:
+                    continue
+                grad = (some - norm).exp_() if some.dtype == logits.dtype else some.sub_(norm).exp_()
+                if draws is not None:
+                    samples.append(_drawn(grad, draws[here]))
+                if not learns:
+                    continue
+                grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=wide))
+                if grad_bias is not None:
+                    grad_bias += grad.sum(0)
+                logits[first : first + block] = grad  # in place of the logits
             if grad_x is not None:
-                torch.mm(grad, narrow, out=grad_x[start : start + rows])
+                torch.mm(logits, narrow, out=grad_x[start : start + rows])
             if need_weight:
-                more = torch.mm(grad.t(), part).to(wide)
+                more = torch.mm(logits.t(), part).to(wide)
                 grad_weight = more if grad_weight is None else grad_weight.add_(more)
         if need_weight and grad_weight is None:
             grad_weight = torch.zeros_like(weight, dtype=wide)

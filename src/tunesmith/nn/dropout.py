@@ -49,5 +49,5 @@ def dropout_add(
     x: Float[Tensor, "N D"], residual: Float[Tensor, "N D"], rate: float, noise: torch.Generator | None
 ) -> Float[Tensor, "N D"]:
     """``residual + dropout(x)`` in one pass."""
-    factors = draw(x.shape, rate, noise, x.dtype)
-    return x + residual if factors is None else torch.addcmul(residual, x, factors)
+    drawn = draw_kept(x.shape, rate, noise)
+    return x + residual if drawn is None else torch.addcmul(residual, x, drawn[0].to(x.dtype), value=drawn[1])
