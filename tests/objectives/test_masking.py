@@ -13,6 +13,7 @@ from tunesmith.base import random
 from tunesmith.base.config import build
 from tunesmith.base.errors import CheckpointError, SettingError
 from tunesmith.objectives._masking import Masking, MaskingConfig, documents_of
+from tunesmith.objectives._units import words_of
 from tunesmith.text.inputs.packed import PackedConfig
 from tunesmith.text.inputs.segment_pair import SegmentPairConfig
 from tunesmith.text.sample import Drawn, joined
@@ -62,16 +63,16 @@ def shares_hold(config, ids, masked):
     now = masked.ids[masked.places]
     kinds = Counter(np.where(now == MASK, "mask", np.where(now == ids[masked.places], "keep", "random")).tolist())
     trials = len(masked.places)
-    assert within(kinds["mask"], trials, config.mask_share)
-    assert within(kinds["random"], trials, config.random_share)
-    assert within(kinds["keep"], trials, config.keep_share)
+    assert within(kinds["mask"], trials, config.mask)
+    assert within(kinds["random"], trials, config.random)
+    assert within(kinds["keep"], trials, config.keep)
 
 
 @pytest.mark.parametrize("unit", ["token", "word", "ngram"])
 @pytest.mark.parametrize("shares", [(0.8, 0.1, 0.1), (0.5, 0.0, 0.5), (0.2, 0.7, 0.1)])
 def test_shares_over_a_million_tokens(unit, shares):
     sample = row(1_000_000 if unit == "token" else 100_000)
-    config = MaskingConfig(unit=unit, mask_share=shares[0], random_share=shares[1], keep_share=shares[2])
+    config = MaskingConfig(unit=unit, mask=shares[0], random=shares[1], keep=shares[2])
     masked = Masking(config, vocabulary(WIDE), objective="mlm")(Drawn(sample, random.numpy_stream(0)))
     assert len(masked.places) == round(0.15 * (len(sample) - 2))
     shares_hold(config, sample.ids, masked)
@@ -82,7 +83,7 @@ def test_shares_over_a_million_tokens(unit, shares):
 
 def test_random_tokens_are_ordinary_and_uniform():
     sample = row(1_000_000, vocab_size=50)
-    chosen = masking(vocabulary(), mask_share=0, random_share=1, keep_share=0)(Drawn(sample, random.numpy_stream(0)))
+    chosen = masking(vocabulary(), mask=0, random=1, keep=0)(Drawn(sample, random.numpy_stream(0)))
     counts = np.bincount(chosen.ids[chosen.places], minlength=50)
     assert not counts[:FIRST].any()
     assert scipy.stats.chisquare(counts[FIRST:]).pvalue > FALSE_ALARM
@@ -125,6 +126,19 @@ def test_how_many(rate):
     assert scipy.stats.chisquare(spread, expected).pvalue > FALSE_ALARM
 
 
+def test_words_are_those_found_by_hand():
+    vocab = wordy()
+    found = SegmentPairConfig().samples(corpus(), FRAMES["bert"], max_tokens=48, stream=keyed())
+    bare = PackedConfig().samples(corpus(1), FRAMES["llama"], max_tokens=48, stream=keyed())
+    for sample in [*(found[i] for i in range(len(found))), *(bare[i] for i in range(len(bare)))]:
+        words = words_of(sample, np.flatnonzero(~sample.special), begins=vocab.begins_word)
+        expected = words_by_hand(sample, vocab.begins_word)
+        assert [list(range(*span)) for span in zip(words.starts, words.stops, strict=True)] == expected
+        after = {word[-1] + 1 for word in expected} - {word[0] for word in expected}  # where a run of words ends
+        last = [words.stops[limit - 1] for limit in words.limits]
+        assert last == [min(end for end in after if end > word[0]) for word in expected]
+
+
 @pytest.mark.parametrize("unit", ["word", "ngram", "span"])
 def test_words_are_masked_whole(unit):
     vocab = wordy()
@@ -149,13 +163,13 @@ def test_words_are_masked_whole(unit):
 
 @pytest.mark.parametrize(("unit", "longest"), [("span", 10), ("ngram", 3)])
 def test_run_lengths_follow_the_closed_form(unit, longest):
-    """A rare run meets no other: runs are then as they were drawn. Lengths are in words, of 1 to 3 tokens each."""
-    size, rate = 300_000, 0.004
+    """A rare run meets no other: runs are then as they were drawn. Lengths are in words; a false alarm is 1 in 1000."""
+    size, rate = 1_000_000, 0.004
     draw = np.random.default_rng(3)
     begins = np.arange(WIDE) % 2 == 0
     vocab = vocabulary(WIDE, begins=begins)
     lengths = Counter()
-    for seed in range(6):
+    for seed in range(9):
         sample = FRAMES["bert"].single([draw.integers(FIRST, WIDE, size)])
         places = masking(vocab, unit=unit, rate=rate).choose(sample, random.numpy_stream(seed))
         heads = begins[sample.ids[places]]
@@ -167,8 +181,8 @@ def test_run_lengths_follow_the_closed_form(unit, longest):
     expected = weights / weights.sum()
     merged = sum(lengths.values()) - counts.sum()
     assert merged <= 0.01 * counts.sum()  # runs that touch
-    assert counts.sum() > 900
-    assert scipy.stats.chisquare(counts, expected * counts.sum()).pvalue > 1e-4
+    assert counts.sum() > 4_500
+    assert scipy.stats.chisquare(counts, expected * counts.sum()).pvalue > 1e-3
     if unit == "span":
         assert (n * expected).sum() == pytest.approx(3.8, abs=0.01)  # as the paper says
 
@@ -225,7 +239,7 @@ def test_special_ids_inside_a_text_are_not_masked_either():
 
 def test_bad_settings():
     with pytest.raises(SettingError, match="must add up to 1, not to 0.7"):
-        build(MaskingConfig, {"mask_share": 0.5})
+        build(MaskingConfig, {"mask": 0.5})
     with pytest.raises(SettingError, match=r"^rate: must be less than 1"):
         build(MaskingConfig, {"rate": 1})
     vocab = vocabulary()

@@ -134,7 +134,7 @@ def test_epochs_differ_and_frozen_copies_come_again(encoder):
 
 
 def test_only_encoders():
-    with pytest.raises(SettingError, match="^objective: mlm trains an encoder, but custom is an decoder"):
+    with pytest.raises(SettingError, match="^objective: mlm trains an encoder, but custom is a decoder"):
         MLMConfig().head(toy("decoder", "learned"))
 
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from corpora import FRAMES, corpus, drawn, keyed, vocabulary
 
 from tunesmith.objectives.sbo import SBOConfig
+from tunesmith.text.inputs.blocks import BlocksConfig
 from tunesmith.text.inputs.doc_sentences import DocSentencesConfig
 from tunesmith.text.inputs.packed import PackedConfig
 
@@ -53,6 +54,15 @@ def test_targets(encoder):
             assert 0 < targets["sbo"] <= targets["lm"]
             short = frame == "gpt2" or rate == 0.6
             assert (targets["sbo"] < targets["lm"]) == short
+
+
+def test_spans_of_neighbouring_documents_are_two(encoder):
+    """Blocks have no special tokens around them: a span may end where the next document begins with one."""
+    objective = SBOConfig(rate=0.5).build(encoder(), vocabulary(), max_tokens=12, seed=0)
+    batch = objective.prepare(drawn(samples(BlocksConfig, max_tokens=12)))
+    rows, starts = set(batch.rows.tolist()), batch.source.layout.starts.tolist()
+    assert any({start - 1, start} <= rows for start in starts)
+    check(batch, 20)
 
 
 def test_formula(encoder):

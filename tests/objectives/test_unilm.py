@@ -49,7 +49,8 @@ def sees(model, batch, *, document):
 def test_what_tokens_see(encoder, way, frame):
     model = encoder()
     objective = UniLMConfig(**(WAYS | {way: 1.0})).build(model, vocabulary(), max_tokens=24, seed=0)
-    few = samples(frame, max_tokens=13)[:5]
+    few = list({len(sample): sample for sample in sorted(samples(frame, max_tokens=13), key=len)}.values())[-5:]
+    few = few[1:] + few[:1]  # packed order is another one, and not its own inverse
     batch = objective.prepare(drawn(few))
     directions = set()
     for document in range(5):

@@ -196,3 +196,13 @@ def test_real_text_passes(name):
     corpus = open_corpus(DATA / name / "dev.txt", CorpusSettings()).splits["train"]
     found = clean(corpus, CleaningSettings())
     assert found.num_kept >= 0.95 * len(found.keep), found.summary()
+
+
+def test_a_shared_band_is_only_a_candidate():
+    base = np.arange(128, dtype=np.uint32)
+    rows = np.tile(base, (4, 1))
+    rows[1, 8:] += 1000  # one band of 16 agrees
+    rows[2, 102:] += 2000  # 102 of 128 agree: 0.797
+    rows[3, 103:] += 3000  # 103 of 128 agree: 0.805
+    found = near_duplicates(rows, similarity=0.8)
+    assert (found.documents.tolist(), found.earlier.tolist()) == ([3], [0])

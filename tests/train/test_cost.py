@@ -25,7 +25,7 @@ PRESETS = [
 def preset(family, name):
     table = choices.module("model", family).FAMILY
     foreign = {**table.presets[name], "model_type": table.name, "architectures": [table.bare]}
-    return _checkpoint._config(foreign, source=name), foreign
+    return _checkpoint.config_from_hf(foreign, source=name), foreign
 
 
 @pytest.mark.parametrize(("family", "name"), PRESETS)

@@ -76,6 +76,11 @@ def _changed(stack: TransformerConfig | None, changes: Mapping[str, Any]) -> Tra
         fields["d_head"] = None
         if "num_kv_heads" not in given:
             fields["num_kv_heads"] = None
+    if "dropout" in given:
+        other = ("embedding_dropout", "attention_dropout", "feedforward_dropout", "final_dropout")
+        fields |= {name: given["dropout"] for name in other if fields[name] == stack.dropout != 0}
+        if getattr(stack.position, "dropout", 0) == stack.dropout != 0:
+            fields["position"] = stack.position.model_copy(update={"dropout": given["dropout"]})
     if "num_layers" in given and stack.num_stored is not None and given["num_layers"] % stack.num_stored:
         fields["num_stored"] = None
     try:

@@ -13,6 +13,7 @@ from tunesmith.nn.embeddings import Embeddings
 from tunesmith.nn.head.lm import LM, LMConfig
 from tunesmith.nn.init import init_normal
 from tunesmith.objectives import Batch, Objective, Piece, Rows, by_length
+from tunesmith.objectives._run import wide
 from tunesmith.objectives.mlm import MLM
 from tunesmith.text.sample import Drawn
 
@@ -134,6 +135,7 @@ class Detection(Objective):
         replaced = (corrupted != batch.more["original"])[: layout.num_tokens]
         assert model.head is not None
         hidden = model.trunk(source.token_ids, layout, dtype=model.compute_dtype)[: layout.num_tokens]
-        logits = model.head(model.head.in_context(hidden, layout), layout.noise)[:, 0].float()
+        logits = model.head(model.head.in_context(hidden, layout), layout.noise)[:, 0]
+        logits = wide(logits)
         batch.made["labels.rtd"] = replaced.long()
         return F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="sum")

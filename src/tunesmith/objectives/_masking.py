@@ -13,7 +13,7 @@ import pydantic
 from tunesmith.base.config import Config
 from tunesmith.base.shapes import Int
 from tunesmith.objectives import Piece
-from tunesmith.objectives._units import choose_units, words_of
+from tunesmith.objectives._units import choose_units, run_begins, words_of
 from tunesmith.text.sample import Drawn, Sample, Vocabulary
 
 Unit = Literal["token", "word", "ngram", "span"]
@@ -24,11 +24,9 @@ class MaskingConfig(Config):
     """Settings of masks."""
 
     rate: float = pydantic.Field(default=0.15, gt=0, lt=1, description="Share of tokens that are predicted.")
-    mask_share: float = pydantic.Field(default=0.8, ge=0, le=1, description="Share of them that read as [MASK].")
-    random_share: float = pydantic.Field(
-        default=0.1, ge=0, le=1, description="Share of them that read as a random token."
-    )
-    keep_share: float = pydantic.Field(default=0.1, ge=0, le=1, description="Share of them that read as they are.")
+    mask: float = pydantic.Field(default=0.8, ge=0, le=1, description="Share of them that read as [MASK].")
+    random: float = pydantic.Field(default=0.1, ge=0, le=1, description="Share of them that read as a random token.")
+    keep: float = pydantic.Field(default=0.1, ge=0, le=1, description="Share of them that read as they are.")
     unit: Unit = pydantic.Field(
         default="token",
         description="What is chosen together: token; word: whole words; ngram: up to 3 words (ALBERT); span: up to 10 "
@@ -46,9 +44,9 @@ class MaskingConfig(Config):
 
     @pydantic.model_validator(mode="after")
     def _shares_add_up(self) -> "MaskingConfig":
-        total = self.mask_share + self.random_share + self.keep_share
+        total = self.mask + self.random + self.keep
         if abs(total - 1) > 1e-6:
-            raise ValueError(f"mask_share, random_share and keep_share must add up to 1, not to {total:g}")
+            raise ValueError(f"mask, random and keep must add up to 1, not to {total:g}")
         return self
 
     @property
@@ -110,13 +108,13 @@ class Masking:
         """Put [MASK], a random token, or nothing in the places."""
         config = self.config
         if config.unit == "span":  # one decision for each run of neighbours
-            run = np.cumsum(np.diff(places, prepend=places[:1] - 1) != 1) if len(places) else places
-            coin = stream.random(int(run[-1]) + 1)[run] if len(places) else stream.random(0)
+            run = np.cumsum(run_begins(places)) - 1
+            coin = stream.random(len(places))[run]
         else:
             coin = stream.random(len(places))
-        random = (coin >= config.mask_share) & (coin < config.mask_share + config.random_share)
+        random = (coin >= config.mask) & (coin < config.mask + config.random)
         covered = ids.copy()
-        covered[places[coin < config.mask_share]] = self.mask
+        covered[places[coin < config.mask]] = self.mask
         covered[places[random]] = self._ordinary[stream.integers(len(self._ordinary), size=int(random.sum()))]
         return Masked(covered, places, ids[places])
 

@@ -13,7 +13,7 @@ from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.head.pretrain import Pretrain, PretrainConfig
 from tunesmith.objectives import Batch, Objective, Phase, by_length, packed
 from tunesmith.objectives._masking import Masking, documents_of
-from tunesmith.objectives._run import family_head, hidden_states, lm_of, need
+from tunesmith.objectives._run import family_head, hidden_states, lm_of, need, wide
 from tunesmith.text.sample import Drawn
 
 
@@ -82,5 +82,5 @@ class PairObjective(Objective):
         answers = head.pair_logits(hidden[batch.more["first"]], batch.source.layout.noise)
         return {
             "lm": lm_of(model).loss(hidden[batch.more["lm"]], batch.labels),
-            self.name: F.cross_entropy(answers.float(), batch.pair, reduction="sum"),
+            self.name: F.cross_entropy(wide(answers), batch.pair, reduction="sum"),
         }

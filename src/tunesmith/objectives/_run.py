@@ -27,6 +27,11 @@ def hidden_states(model: Model, batch: Batch, rows: Int[Tensor, "M"] | None) -> 
     return model.decoder(target.token_ids, target.layout, dtype=dtype, rows=rows, memory=(memory, source.layout))
 
 
+def wide(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """In the type that losses are summed in: fp32, or float64 if x is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def lm_of(model: Model) -> LM:
     """The language-model part of the model's head."""
     head = model.head.lm if isinstance(model.head, Pretrain) else model.head

@@ -29,6 +29,13 @@ class Words:
     limits: Int[np.ndarray, "W"]
 
 
+def run_begins(places: Int[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
+    """Which places, in order, do not follow the place before them."""
+    found = np.ones(len(places), dtype=bool)
+    np.not_equal(places[1:] - places[:-1], 1, out=found[1:])
+    return found
+
+
 def words_of(sample: Sample, free: Int[np.ndarray, "N"], *, begins: Bool[np.ndarray, "V"]) -> Words:
     """Words among the places that may be masked.
 
@@ -41,7 +48,7 @@ def words_of(sample: Sample, free: Int[np.ndarray, "N"], *, begins: Bool[np.ndar
     document[np.cumsum(sample.lengths)] = True
     sentence = np.zeros(len(sample), dtype=bool)
     sentence[list(sample.starts)] = True  # byte-level BPE does not mark the first word of a text
-    apart = (np.diff(free, prepend=-2) != 1) | document[free]
+    apart = run_begins(free) | document[free]
     heads = np.flatnonzero(apart | sentence[free] | begins[sample.ids[free]])
     last = np.append(heads[1:], len(free)) - 1
     runs = np.append(np.flatnonzero(apart[heads]), len(heads))

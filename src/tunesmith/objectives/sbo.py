@@ -31,6 +31,7 @@ from tunesmith.nn.norm import NormConfig
 from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, Piece, by_length, packed
 from tunesmith.objectives._masking import Masking, MaskingConfig, Unit, documents_of
 from tunesmith.objectives._run import family_head, hidden_states, lm_of, need
+from tunesmith.objectives._units import run_begins
 from tunesmith.text.sample import Drawn, Vocabulary
 
 
@@ -162,8 +163,8 @@ def _asked(pieces: Sequence[Piece], rows: Tensor, labels: Tensor, most: int) -> 
     owner = np.repeat(np.arange(len(pieces)), [len(piece.places) for piece in pieces])
     place = rows.cpu().numpy()
     ends = np.cumsum(lengths)
-    begins = np.diff(place, prepend=-2) != 1
-    begins |= np.diff(owner, prepend=-1) != 0
+    begins = run_begins(place)
+    begins[1:] |= owner[1:] != owner[:-1]
     first = np.flatnonzero(begins)
     span = np.cumsum(begins) - 1
     start = place[first][span]

@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pydantic
@@ -24,26 +24,24 @@ from tunesmith.text.minhash import near_duplicates, shingles_of, signature, word
 _EXAMPLES = 3  # of each reason
 _EXCERPT = 80  # characters of an example
 _FEW_WORDS = 20  # shares of words say nothing about fewer
-_SHARE = {"ge": 0, "le": 1}
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 
 class CleaningSettings(Config):
     """What is dropped; shares are between 0 and 1, and of characters where nothing else is said, white space aside."""
 
     min_characters: int = pydantic.Field(100, ge=0, description="Fewest characters of a document; 0: no such limit.")
-    min_letters: float = pydantic.Field(0.6, **_SHARE, description="Smallest share of letters; 0: no such limit.")
-    max_digits: float = pydantic.Field(0.25, **_SHARE, description="Largest share of digits; 1: no such limit.")
-    max_symbols: float = pydantic.Field(
-        0.1, **_SHARE, description="Largest share of symbols such as # { | = @ \\; 1: no such limit."
+    min_letters: Share = pydantic.Field(0.6, description="Smallest share of letters; 0: no such limit.")
+    max_digits: Share = pydantic.Field(0.25, description="Largest share of digits; 1: no such limit.")
+    max_symbols: Share = pydantic.Field(
+        0.1, description="Largest share of symbols such as # { | = @ \\; 1: no such limit."
     )
-    max_repeated_lines: float = pydantic.Field(
+    max_repeated_lines: Share = pydantic.Field(
         0.3,
-        **_SHARE,
         description="Largest share of characters in lines that stood before in the document; 1: no limit.",
     )
-    max_repeated_ngrams: float = pydantic.Field(
+    max_repeated_ngrams: Share = pydantic.Field(
         0.3,
-        **_SHARE,
         description="Largest share of five-word sequences that stood before in the document; 1: no limit.",
     )
     max_word_characters: int = pydantic.Field(

@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ class Corpus:
 
     files: tuple[Path, ...] = ()
     hub: HubSplit | None = None
-    settings: CorpusSettings = field(default_factory=CorpusSettings)
+    settings: CorpusSettings = CorpusSettings()
 
     def __iter__(self) -> Iterator[Document]:
         """The documents.

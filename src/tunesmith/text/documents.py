@@ -55,10 +55,8 @@ def read_documents(
             if extension == ".parquet":
                 yield from _parquet(stream, source, column)
                 return
-            if extension.endswith(".gz"):
-                stream = io.BufferedReader(gzip.GzipFile(fileobj=stream))
             hint = "is a line break missing? Longer ones: data.max_line_bytes"
-            lines = decoded_lines(stream, source, limit=max_line_bytes, hint=hint)
+            lines = decoded_lines(_unzipped(stream, extension), source, limit=max_line_bytes, hint=hint)
             if extension.removesuffix(".gz") in JSON_LINES:
                 yield from _json_lines(lines, source, column)
             elif division == "lines":
@@ -69,6 +67,10 @@ def read_documents(
         raise DataError(f"{source}: is a truncated or damaged gzip file ({one_line(error)}): make it again") from None
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror or one_line(error)}): check the path") from None
+
+
+def _unzipped(stream: io.BufferedReader, extension: str) -> io.BufferedReader:
+    return io.BufferedReader(gzip.GzipFile(fileobj=stream)) if extension.endswith(".gz") else stream
 
 
 def _lines(lines: Iterator[str]) -> Iterator[tuple[int, str]]:

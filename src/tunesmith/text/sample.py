@@ -250,23 +250,24 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
 
 def _frame(tokenizer: Tokenizer, *, end: int | None) -> Frame:
     """What the tokenizer's own template puts around texts; the end token alone where it has no template."""
-    one, two = (tokenizer.backend.encode(*texts) for texts in (("a",), ("a", "a")))
+    one, two = tokenizer.backend.encode("a"), tokenizer.backend.encode("a", "a")
     places = [i for i, sequence in enumerate(one.sequence_ids) if sequence is not None]
     if not places:
         raise CheckpointError("tokenizer: encodes the letter a as nothing: is it whole?")
     before, after = one.ids[: places[0]], one.ids[places[-1] + 1 :]
-    if not after and end is None:
+    ending = () if end is None else (end,)
+    if not after and not ending:
         raise CheckpointError(
             "tokenizer: has no token that ends a text (such as </s>, [SEP] or <|endoftext|>): take another one, "
             "or leave tokenizer unset to train one"
         )
     if not before and not after:
-        return Frame((), (end,), (end,), (end,), second=0)
+        return Frame((), ending, ending, ending, second=0)
     firsts = [i for i, sequence in enumerate(two.sequence_ids) if sequence == 0]
     seconds = [i for i, sequence in enumerate(two.sequence_ids) if sequence == 1]
     between, after_pair = two.ids[firsts[-1] + 1 : seconds[0]], two.ids[seconds[-1] + 1 :]
     if not after:  # Llama's kind begins texts and leaves their end to the one who trains
-        after, between, after_pair = [end], [end, *between], [end]
+        after, between, after_pair = [*ending], [*ending, *between], [*ending]
     return Frame(
         before=tuple(before),
         between=tuple(between),

@@ -8,7 +8,6 @@ limit; it was never seen to.)
 
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -101,8 +100,8 @@ def train_tokenizer(
     least = 256 if settings.kind == "bpe" else 4
     if room < least:
         raise SettingError(
-            f"vocabulary.vocab_size: must be at least {settings.vocab_size - room + least} for {settings.kind} with the "
-            f"special tokens of {settings.style}, got {settings.vocab_size}"
+            f"vocabulary.vocab_size: must be at least {settings.vocab_size - room + least} for {settings.kind} with "
+            f"the special tokens of {settings.style}, got {settings.vocab_size}"
         )
     trained = {"wordpiece": _word_piece, "bpe": _bpe, "unigram": _unigram}[settings.kind](source, settings, style, room)
     backend = _dress(trained, style)
@@ -140,12 +139,12 @@ def _word_piece(source: _Source, settings: TokenizerSettings, style: Style, room
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     counts, inner = _counted(source, backend.normalizer)
     alphabet = _alphabet(counts, room // 3)
-    within = [f"##{c}" for c in _alphabet(inner, room // 3) if c in set(alphabet)]
+    within = [f"##{c}" for c in alphabet if c in inner]  # all: a missing one is numbered by chance
     trainer = trainers.WordPieceTrainer(
         vocab_size=settings.vocab_size - style.num_sentinels,
         min_frequency=settings.min_frequency,
         show_progress=False,
-        special_tokens=[*style.special, *within],  # so that they have numbers before the library numbers them
+        special_tokens=[*style.special, *within],  # so that they have numbers of their own
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
     )
@@ -222,8 +221,6 @@ def _counted(source: _Source, normalizer: Any) -> tuple[Counter[str], Counter[st
         inner.update(_CONTINUES.findall(text))
     for c in [c for c in counts if c.isspace()]:
         del counts[c]
-    for c in [c for c in inner if unicodedata.category(c)[0] == "P"]:
-        del inner[c]
     if not counts:
         raise DataError("data: the corpus has no word to train a tokenizer on: give more text")
     return counts, inner
