@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from made_samples import FRAMES
 
 from tunesmith.base import choices
+from tunesmith.base.config import parse_assignments
 from tunesmith.models._fresh import fresh_model
 from tunesmith.models.model import Model
 from tunesmith.objectives.rtd import RTDConfig
@@ -49,6 +51,8 @@ PUBLISHED = {  # millions of parameters, as the papers or the model cards of the
     "llama_paper": 6738,
     "modernbert_paper": 149,
 }
+PAGE = (Path(__file__).parents[2] / "docs/pretraining.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^.*tunesmith pretrain (\w+) --corpus \S+ --out \S+(.*)$", PAGE, re.MULTILINE)
 ROLES = {"pad": "pad_token", "begin": "bos_token", "end": "eos_token", "mask": "mask_token"}
 
 
@@ -200,3 +204,28 @@ def test_published_budget(recipe, tokens, warmup):
     train = pretrain_settings(recipe).train
     assert train.tokens == tokens
     assert train.warmup * tokens == pytest.approx(warmup, rel=0.03)
+
+
+@pytest.mark.parametrize(("recipe", "more"), COMMANDS)
+def test_commands_of_the_page_resolve(recipe, more):
+    settings = pretrain_settings(recipe, parse_assignments(more.split()))
+    model, _ = hollow(settings)
+    assert model.head is not None
+
+
+def test_the_page_has_commands():
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_table_of_the_page_is_right(method):
+    _, name, objective, cut, _, *sizes, _ = re.split(
+        r" ?\| ?", re.search(rf"^\| `{method}` .*$", PAGE, re.MULTILINE)[0]
+    )
+    assert name == f"`{method}`"
+    assert objective.startswith(f"`{METHODS[method][0]}`")
+    assert cut.startswith(f"`{METHODS[method][1]}`")
+    for size, said in zip(SIZES, sizes, strict=True):
+        model, _ = hollow(pretrain_settings(f"{method}_{size}"))
+        layers = " + ".join(str(stack.config.num_layers) for stack in model.stacks)
+        assert f"{layers} x {model.config.trunk.d_model}" in said
