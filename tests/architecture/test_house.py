@@ -34,7 +34,7 @@ def test_no_oracle_is_imported_and_nothing_is_unpickled(path):
     assert not loads
 
 
-@pytest.mark.parametrize("family", choices.FAMILIES)
+@pytest.mark.parametrize("family", [family for family in choices.FAMILIES if family != "recipe"])
 def test_the_contract_of_a_family_is_short(family):
     lines = (SOURCE / choices.FAMILIES[family].replace(".", "/") / "__init__.py").read_text().splitlines()
     assert len(lines) <= 220  # tuning and tasks hold the dataclasses of their contracts as well
@@ -45,7 +45,7 @@ def test_the_contract_of_a_family_is_short(family):
 )
 def test_every_choice_is_described(family, name):
     assert len(choices.summary(family, name)) > 10
-    if family != "model":
+    if family not in ("model", "recipe"):
         fields = choices.config_class(family, name).model_fields
         assert all(field.description for field in fields.values())
 

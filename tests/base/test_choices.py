@@ -13,8 +13,15 @@ from tunesmith.base.config import Config, read_toml, toml_text
 from tunesmith.base.errors import SettingError
 from tunesmith.text.metrics import METRICS
 
-WITH_CONFIG = [family for family in choices.FAMILIES if family != "model"]
+WITH_CONFIG = [family for family in choices.FAMILIES if family not in ("model", "recipe")]
 EVERY = [(family, name) for family in WITH_CONFIG for name in choices.names(family)]
+SHARES = {"mask": 0.5, "random": 0.25, "keep": 0.25}  # they must sum to one, so no field can change alone
+TOGETHER = {
+    "mlm": SHARES,
+    "sbo": SHARES,
+    "unilm": SHARES,
+    "mixture": {"parts": ({"name": "mlm", "rate": 0.25}, {"name": "clm"}, {"name": "clm"}), "weights": (3.0, 2.0, 1.0)},
+}
 
 
 def another(kind, field, required):
@@ -46,14 +53,17 @@ def candidates(kind):
         return list(kind)
     if isinstance(kind, type) and issubclass(kind, Config):
         required = {name: 8 for name, info in kind.model_fields.items() if info.is_required()}
-        return [kind(**required)]
+        more = {"rate": 0.25} if "rate" in kind.model_fields else {}
+        return [kind(**required, **more)]
     return {bool: [False, True], int: [3, 7, 24], float: [0.25, 3e-7, 12.5], str: ['a é \\ "b"', *METRICS]}[kind]
 
 
 def with_other_fields(family, name):
     kind = choices.config_class(family, name)
-    required = {field: 3 for field, info in kind.model_fields.items() if info.is_required()}
-    return kind(**{field: another(kind, field, required) for field in kind.model_fields})
+    together = TOGETHER.get(name, {}) if family == "objective" else {}
+    required = {field: 3 for field, info in kind.model_fields.items() if info.is_required()} | together
+    fields = [field for field in kind.model_fields if field not in together]
+    return kind(**together, **{field: another(kind, field, required) for field in fields})
 
 
 @pytest.mark.parametrize(("family", "name"), EVERY)
@@ -97,6 +107,8 @@ def test_every_choice_says_what_it_is(family):
     assert choices.names(family)
     for name in choices.names(family):
         assert choices.summary(family, name)
+        if family == "recipe":
+            continue
         assert (choices.module(family, name).__doc__ or "").split("\n")[0] == choices.summary(family, name)
 
 

@@ -25,7 +25,17 @@ WAYS = [
     [4, 1, 1, 1, 1, 4],
     [1] * COUNT,
 ]
-TWO = [[6, 6], [1, 5, 6], [5, 1, 3, 3], [3, 3, 6], [1, 1, 4, 2, 4], [2, 2, 2, 2, 2, 2], [4, 2, 5, 1], [6, 3, 3], [1] * 12]
+TWO = [
+    [6, 6],
+    [1, 5, 6],
+    [5, 1, 3, 3],
+    [3, 3, 6],
+    [1, 1, 4, 2, 4],
+    [2, 2, 2, 2, 2, 2],
+    [4, 2, 5, 1],
+    [6, 3, 3],
+    [1] * 12,
+]
 """For two processes: the micro-batches of both, those of the first end at the middle."""
 
 
@@ -33,7 +43,9 @@ def assert_same(got, want, dtype):
     assert set(got) == set(want)
     for name, gradient in want.items():
         limit = 1e-10 if dtype == torch.float64 else 1e-5 * float(gradient.abs().max())
-        torch.testing.assert_close(got[name], gradient, rtol=0, atol=limit, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            got[name], gradient, rtol=0, atol=limit, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.parametrize("name", LEARNERS)

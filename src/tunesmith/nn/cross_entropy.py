@@ -66,20 +66,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad_x = torch.empty_like(x) if need_x else None
         grad_weight: Tensor | None = None
-        grad_bias = torch.zeros_like(bias, dtype=wide) if need_bias else None
+        grad_bias = None if bias is None or not need_bias else torch.zeros_like(bias, dtype=wide)
         total = torch.zeros((), dtype=wide, device=x.device)
-        samples = torch.empty_like(labels) if draws is not None else None
+        samples: list[Tensor] = []
         rows = max(1, CHUNK // len(weight))
         for start in range(0, len(x), rows):
             part, wanted = x[start : start + rows], labels[start : start + rows, None]
             logits = torch.nn.functional.linear(part, narrow, None if bias is None else bias.to(x.dtype)).to(wide)
             norm = logits.logsumexp(1, keepdim=True)
             total += (norm - logits.gather(1, wanted)).sum()
-            if samples is None and not (need_x or need_weight or need_bias):
+            if draws is None and not (need_x or need_weight or need_bias):
                 continue
             grad = logits.sub_(norm).exp_()
-            if samples is not None:
-                samples[start : start + rows] = _drawn(grad, draws[start : start + rows])
+            if draws is not None:
+                samples.append(_drawn(grad, draws[start : start + rows]))
             if not (need_x or need_weight or need_bias):
                 continue
             grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=wide))
@@ -96,12 +96,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(
             grad_x,
             None if grad_weight is None else grad_weight.to(weight.dtype),
-            None if grad_bias is None else grad_bias.to(bias.dtype),
+            None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
         )
-        if samples is None:
+        if draws is None:
             return total, None
-        ctx.mark_non_differentiable(samples)
-        return total, samples
+        drawn = torch.cat(samples) if samples else torch.empty_like(labels)
+        ctx.mark_non_differentiable(drawn)
+        return total, drawn
 
     @staticmethod
     def backward(ctx, *grads):

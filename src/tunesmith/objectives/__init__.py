@@ -163,10 +163,12 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
-        """Sum of the losses of each term of a phase, in nats.
+        """Sum of the losses of each term of a phase, in nats."""
 
-        It leaves the labels of each term in ``batch.made["labels.<term>"]``, for comparison with a constant guess.
-        """
+    def answers(self, batch: Batch) -> dict[str, Tensor]:
+        """The right answers of each term, known behind `loss`; a constant guess is measured by them."""
+        assert batch.labels is not None
+        return {"lm": batch.labels}
 
     def finish(self, model: Model) -> None:
         """Give the model its plain form back, behind the last step."""

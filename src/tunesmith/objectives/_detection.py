@@ -110,12 +110,15 @@ class Detection(Objective):
         assert batch.rows is not None
         return {"lm": len(batch.rows), "rtd": batch.source.layout.num_tokens}
 
+    def answers(self, batch: Batch) -> dict[str, Tensor]:
+        """Hidden tokens, and what was replaced."""
+        return super().answers(batch) | {"rtd": batch.made["replaced"]}
+
     def generate(self, model: Model, batch: Batch) -> Tensor:
         """Loss of the generator; leaves what it puts in, and where that differs, in ``batch.made``."""
         assert batch.rows is not None
         assert batch.labels is not None
         layout, original = batch.source.layout, batch.more["original"]
-        batch.made["labels.lm"] = batch.labels
         encoder, head = self.generator.encoder, self.generator.head
         assert encoder is not None
         assert isinstance(head, LM)
@@ -137,5 +140,5 @@ class Detection(Objective):
         hidden = model.trunk(source.token_ids, layout, dtype=model.compute_dtype)[: layout.num_tokens]
         logits = model.head(model.head.in_context(hidden, layout), layout.noise)[:, 0]
         logits = wide(logits)
-        batch.made["labels.rtd"] = replaced.long()
+        batch.made["replaced"] = replaced.long()
         return F.binary_cross_entropy_with_logits(logits, replaced.to(logits.dtype), reduction="sum")

@@ -72,6 +72,11 @@ class PairObjective(Objective):
         assert batch.rows is not None
         return {"lm": len(batch.rows), self.name: batch.num_samples}
 
+    def answers(self, batch: Batch) -> dict[str, Tensor]:
+        """Hidden tokens, and labels of pairs."""
+        assert batch.pair is not None
+        return super().answers(batch) | {self.name: batch.pair}
+
     def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
         """Sums of the cross-entropies."""
         head = model.head

@@ -43,7 +43,6 @@ def lm_loss(model: Model, batch: Batch) -> Float[Tensor, ""]:
     """Sum of the cross-entropies of the batch's labels at its rows."""
     assert batch.rows is not None
     assert batch.labels is not None
-    batch.made["labels.lm"] = batch.labels
     if not len(batch.rows):
         return torch.zeros((), device=model.device)
     return lm_of(model).loss(hidden_states(model, batch, batch.rows), batch.labels)

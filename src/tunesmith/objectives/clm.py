@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tunesmith.base.shapes import Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
-from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, Piece, by_length, packed
-from tunesmith.objectives._run import family_head, lm_loss, need
+from tunesmith.objectives import Batch, ObjectiveConfig, Piece, by_length, packed
+from tunesmith.objectives._lm import LMObjective
+from tunesmith.objectives._run import family_head, need
 from tunesmith.text.sample import Drawn, Vocabulary
 
 
@@ -29,13 +29,8 @@ class CLMConfig(ObjectiveConfig):
         return CLM()
 
 
-class CLM(Objective):
+class CLM(LMObjective):
     """Every token but the first of each document is predicted, the one that ends the text too."""
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """One update."""
-        return (Phase("train", {"lm": 1.0}, lambda name: True),)
 
     def prepare(self, drawn: Sequence[Drawn], *, device: torch.device | str = "cpu") -> Batch:
         """A micro-batch; documents of one row do not see each other."""
@@ -47,12 +42,3 @@ class CLM(Objective):
         pieces = [pieces[i] for i in by_length(pieces)]
         source, rows, labels = packed(pieces, device=device)
         return Batch(len(drawn), source.layout.num_tokens, source, rows=rows, labels=labels)
-
-    def targets(self, batch: Batch) -> dict[str, int]:
-        """Predicted tokens."""
-        assert batch.rows is not None
-        return {"lm": len(batch.rows)}
-
-    def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
-        """Sum of the cross-entropies."""
-        return {"lm": lm_loss(model, batch)}

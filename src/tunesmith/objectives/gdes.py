@@ -17,8 +17,9 @@ from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.objectives import Batch, ObjectiveConfig, Phase
 from tunesmith.objectives._detection import Detection, small_model
+from tunesmith.objectives._masking import Masking, MaskingConfig
 from tunesmith.objectives._run import family_head, need
-from tunesmith.objectives.mlm import MLM, MLMConfig
+from tunesmith.objectives.mlm import MLM
 from tunesmith.surgery.replace import replace
 from tunesmith.text.sample import Vocabulary
 
@@ -31,8 +32,8 @@ class GDESConfig(ObjectiveConfig):
     Differs: the paper's weight of a coupled loss is 50, the released script's 10.
     """
 
-    mlm: MLMConfig = pydantic.Field(
-        default=MLMConfig(mask=1.0, random=0.0, keep=0.0), description="What the generator is asked."
+    mlm: MaskingConfig = pydantic.Field(
+        default=MaskingConfig(mask=1.0, random=0.0, keep=0.0), description="What the generator is asked."
     )
     training: Literal["decoupled", "coupled"] = pydantic.Field(
         default="decoupled", description="Two updates a step with an optimiser each, as released, or one of the sum."
@@ -49,14 +50,13 @@ class GDESConfig(ObjectiveConfig):
     def build(self, model: Model, vocabulary: Vocabulary, *, max_tokens: int, seed: int) -> "GDES":
         """The objective, with a fresh generator; the model's tables become differences until `finish`."""
         generator = small_model(model, depth=self.depth, width=self.width, seed=seed)
-        mlm = self.mlm.build(model, vocabulary, max_tokens=max_tokens, seed=seed)
-        assert isinstance(mlm, MLM)
+        mlm = MLM(Masking(self.mlm, vocabulary, objective="gdes"))
         return GDES(model, generator, mlm, weight=self.weight if self.training == "coupled" else None)
 
     @property
     def duplicates(self) -> int | None:
         """As the masks are."""
-        return self.mlm.duplicates
+        return self.mlm.frozen
 
 
 class Difference(torch.nn.Module):

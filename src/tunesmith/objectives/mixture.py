@@ -170,6 +170,11 @@ class Mixture(Objective):
             found |= {f"{label}.{term}": total for term, total in sums.items()}
         return found
 
+    def answers(self, batch: Batch) -> dict[str, Tensor]:
+        """Those of each term of each part that has some."""
+        given = [(label, part.answers(own)) for label, part, own in self._given(batch) if own is not None]
+        return {f"{label}.{term}": values for label, found in given for term, values in found.items()}
+
     def _given(self, batch: Batch) -> list[tuple[str, Objective, Batch | None]]:
         assert isinstance(batch, Mixed)
         return [(label, part, own) for (label, part), own in zip(self.parts.items(), batch.parts, strict=True)]

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import torch
 
-from tunesmith.base.shapes import Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
-from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, by_length, packed
+from tunesmith.objectives import Batch, ObjectiveConfig, by_length, packed
+from tunesmith.objectives._lm import LMObjective
 from tunesmith.objectives._masking import Masking, MaskingConfig, documents_of
-from tunesmith.objectives._run import family_head, lm_loss, need
+from tunesmith.objectives._run import family_head, need
 from tunesmith.text.sample import Drawn, Vocabulary
 
 
@@ -40,7 +40,7 @@ class MLMConfig(MaskingConfig, ObjectiveConfig):
         return self.frozen
 
 
-class MLM(Objective):
+class MLM(LMObjective):
     """Some tokens of each document are hidden and predicted.
 
     Args:
@@ -50,23 +50,9 @@ class MLM(Objective):
     def __init__(self, masking: Masking):
         self.masking = masking
 
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """One update."""
-        return (Phase("train", {"lm": 1.0}, lambda name: True),)
-
     def prepare(self, drawn: Sequence[Drawn], *, device: torch.device | str = "cpu") -> Batch:
         """A micro-batch; documents of one row do not see each other."""
         pieces = [piece for one in drawn for piece in documents_of(one.sample, self.masking(one))]
         pieces = [pieces[i] for i in by_length(pieces)]
         source, rows, labels = packed(pieces, device=device)
         return Batch(len(drawn), source.layout.num_tokens, source, rows=rows, labels=labels)
-
-    def targets(self, batch: Batch) -> dict[str, int]:
-        """Hidden tokens."""
-        assert batch.rows is not None
-        return {"lm": len(batch.rows)}
-
-    def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
-        """Sum of the cross-entropies."""
-        return {"lm": lm_loss(model, batch)}

@@ -8,13 +8,15 @@ Paper: ELECTRA (arXiv:2003.10555), sections 2 and 3.2, appendix A (weight 50, 15
 from typing import Annotated, Literal
 
 import pydantic
+
 from tunesmith.base.shapes import Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.objectives import Batch, ObjectiveConfig, Phase
 from tunesmith.objectives._detection import Detection, share_embeddings, small_model
+from tunesmith.objectives._masking import Masking, MaskingConfig
 from tunesmith.objectives._run import family_head, need
-from tunesmith.objectives.mlm import MLM, MLMConfig
+from tunesmith.objectives.mlm import MLM
 from tunesmith.text.sample import Vocabulary
 
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]
@@ -26,8 +28,8 @@ class RTDConfig(ObjectiveConfig):
     Differs: masked positions are drawn without replacement; Google's code draws with, and so masks a little less.
     """
 
-    mlm: MLMConfig = pydantic.Field(
-        default=MLMConfig(mask=0.85, random=0.0, keep=0.15), description="What the generator is asked."
+    mlm: MaskingConfig = pydantic.Field(
+        default=MaskingConfig(mask=0.85, random=0.0, keep=0.15), description="What the generator is asked."
     )
     weight: float = pydantic.Field(default=50.0, gt=0, description="Weight of the detection (lambda in the paper).")
     depth: Share = pydantic.Field(default=1.0, description="Layers of the generator, as a share of the model's.")
@@ -46,14 +48,13 @@ class RTDConfig(ObjectiveConfig):
         generator = small_model(model, depth=self.depth, width=self.width, seed=seed)
         if self.sharing == "embeddings":
             share_embeddings(model, generator)
-        mlm = self.mlm.build(model, vocabulary, max_tokens=max_tokens, seed=seed)
-        assert isinstance(mlm, MLM)
+        mlm = MLM(Masking(self.mlm, vocabulary, objective="rtd"))
         return RTD(generator, mlm, weight=self.weight)
 
     @property
     def duplicates(self) -> int | None:
         """As the masks are."""
-        return self.mlm.duplicates
+        return self.mlm.frozen
 
 
 class RTD(Detection):

@@ -140,6 +140,10 @@ class SBO(Objective):
         assert batch.rows is not None
         return {"lm": len(batch.rows), "sbo": len(batch.more["labels"])}
 
+    def answers(self, batch: Batch) -> dict[str, Tensor]:
+        """Hidden tokens, and those asked of the boundaries."""
+        return super().answers(batch) | {"sbo": batch.more["labels"]}
+
     def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
         """Sums of the cross-entropies."""
         assert batch.labels is not None

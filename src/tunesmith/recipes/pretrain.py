@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tunesmith.base.errors import SettingError
@@ -96,11 +97,11 @@ def run_pretrain(
         with OutputFolder(out, record, resume=resume, overwrite=overwrite) as finished:
             if finished:
                 listener.note(f"{out}: already finished")
+                parallel.agreed(0.0, device=machine.device)
             else:
                 reset_peak_memory(machine.device)
                 ready = make_ready(corpus, out, settings, listener)
-            parallel.agreed(0.0 if finished else 1.0, device=machine.device)
-            if not finished:
+                parallel.agreed(1.0, device=machine.device)
                 _learn(ready, out, settings, machine, parallel, listener)
         return load(out)
 
@@ -242,7 +243,7 @@ class Pretraining:
         return self.trainee(batch.with_noise(noise), phase)
 
     def _cut(self, places: Sequence[Place]) -> list[list[Place]]:
-        lengths = [int(self.feed.samples(p.stage, p.epoch).lengths[p.number]) for p in places]
+        lengths = np.array([self.feed.samples(p.stage, p.epoch).lengths[p.number] for p in places])
         cuts = cut_by_tokens(range(len(places)), lengths, max_tokens=self.max_tokens)
         return [[places[i] for i in part] for part in cuts]
 

@@ -12,14 +12,18 @@ from tunesmith.nn.feedforward import FeedForwardConfig
 from tunesmith.nn.norm import NormConfig
 from tunesmith.nn.position import PositionConfig
 from tunesmith.objectives import ObjectiveConfig
+from tunesmith.objectives.mlm import MLMConfig
 from tunesmith.text.cleaning import CleaningSettings
 from tunesmith.text.corpus import CorpusSettings
 from tunesmith.text.inputs import InputConfig
+from tunesmith.text.inputs.doc_sentences import DocSentencesConfig
 from tunesmith.text.train_tokenizer import TokenizerSettings
 from tunesmith.train.optim import OptimiserConfig
+from tunesmith.train.optim.adamw import AdamWConfig
 from tunesmith.train.parallel import Engine
 from tunesmith.train.schedule import ScheduleConfig
-from tunesmith.train.settings import Count, Positive, TrainSettings
+from tunesmith.train.schedule.linear import LinearConfig
+from tunesmith.train.settings import Count, LoopSettings, Positive
 
 Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
 
@@ -81,7 +85,7 @@ class CorpusData(CorpusSettings):
     )
 
 
-class PretrainTraining(TrainSettings):
+class PretrainTraining(LoopSettings):
     """How to pretrain."""
 
     learning_rate: Positive = pydantic.Field(default=1e-3, description="Peak learning rate.")
@@ -97,13 +101,11 @@ class PretrainTraining(TrainSettings):
         default=10, description="Looks at the dev split."
     )
     optimiser: Annotated[pydantic.SerializeAsAny[OptimiserConfig], choices.chosen("optimiser")] = pydantic.Field(
-        default="adamw",  # pyright: ignore[reportAssignmentType]
-        validate_default=True,
+        default=AdamWConfig(),
         description="Optimiser.",
     )
     schedule: Annotated[pydantic.SerializeAsAny[ScheduleConfig], choices.chosen("schedule")] = pydantic.Field(
-        default="linear",  # pyright: ignore[reportAssignmentType]
-        validate_default=True,
+        default=LinearConfig(),
         description="Learning rate over the run.",
     )
     engine: Engine = pydantic.Field(
@@ -116,13 +118,11 @@ class PretrainSettings(Config):
 
     model: ModelSettings = pydantic.Field(default_factory=ModelSettings, description="The model.")
     objective: Annotated[pydantic.SerializeAsAny[ObjectiveConfig], choices.chosen("objective")] = pydantic.Field(
-        default="mlm",  # pyright: ignore[reportAssignmentType]
-        validate_default=True,
+        default=MLMConfig(),
         description="What is learnt.",
     )
     input: Annotated[pydantic.SerializeAsAny[InputConfig], choices.chosen("input")] = pydantic.Field(
-        default="doc_sentences",  # pyright: ignore[reportAssignmentType]
-        validate_default=True,
+        default=DocSentencesConfig(),
         description="How documents become sequences.",
     )
     data: CorpusData = pydantic.Field(default_factory=CorpusData, description="The corpus.")

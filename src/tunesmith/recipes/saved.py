@@ -97,7 +97,7 @@ def open_base(name: str, *, tokenizer: str | None = None, seed: int = 0) -> Mode
     folder = Path(name)
     if os.path.isfile(folder / "run.toml"):
         need_finished(folder)
-        if not is_run(folder):
+        if not is_run(folder) and not (folder / "config.json").is_file():
             one = next((path for path in sorted(folder.glob(f"*/*/{RUN_FILE}"))), folder / "METHOD" / "seed-N" / "-")
             raise CheckpointError(f"{folder}: a comparison, not a model: name one of its runs, such as {one.parent}")
     if len(lineage(name)) == 1:

@@ -22,9 +22,9 @@ from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.recipes.head import head_for, put_head, why_fresh
 from tunesmith.recipes.listener import Listener, Silent
-from tunesmith.recipes.pace import make_pace
 from tunesmith.recipes.open import fingerprint, longest_text, need_tokenizer, set_tokenizer
 from tunesmith.recipes.output import METRICS, OutputFolder
+from tunesmith.recipes.pace import make_pace
 from tunesmith.recipes.prepare import Prepared, prepare
 from tunesmith.recipes.reporting import predictions_of, write_report
 from tunesmith.recipes.run import Run, load_run

@@ -89,11 +89,9 @@ class Validation:
             for phase in self.objective.phases:
                 for term, loss in trainee(batch, phase.name).items():
                     sums[term] += float(loss)  # pyright: ignore[reportArgumentType] (typed as counts, and holds sums)
-            for name, values in batch.made.items():
-                if name.startswith("labels."):
-                    found, times = np.unique(values.cpu().numpy(), return_counts=True)
-                    term = labels.setdefault(name.removeprefix("labels."), Counter())
-                    term.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+            for term, values in self.objective.answers(batch).items():
+                found, times = np.unique(values.cpu().numpy(), return_counts=True)
+                labels.setdefault(term, Counter()).update(dict(zip(found.tolist(), times.tolist(), strict=True)))
         trainee.train(was_training)
         return Losses(
             means={term: value / max(1, counts[term]) for term, value in sums.items()},

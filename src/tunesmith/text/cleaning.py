@@ -30,31 +30,42 @@ Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 class CleaningSettings(Config):
     """What is dropped; shares are between 0 and 1, and of characters where nothing else is said, white space aside."""
 
-    min_characters: int = pydantic.Field(100, ge=0, description="Fewest characters of a document; 0: no such limit.")
-    min_letters: Share = pydantic.Field(0.6, description="Smallest share of letters; 0: no such limit.")
-    max_digits: Share = pydantic.Field(0.25, description="Largest share of digits; 1: no such limit.")
+    min_characters: int = pydantic.Field(
+        default=100, ge=0, description="Fewest characters of a document; 0: no such limit."
+    )
+    min_letters: Share = pydantic.Field(default=0.6, description="Smallest share of letters; 0: no such limit.")
+    max_digits: Share = pydantic.Field(default=0.25, description="Largest share of digits; 1: no such limit.")
     max_symbols: Share = pydantic.Field(
-        0.1, description="Largest share of symbols such as # { | = @ \\; 1: no such limit."
+        default=0.1, description="Largest share of symbols such as # { | = @ \\; 1: no such limit."
     )
     max_repeated_lines: Share = pydantic.Field(
-        0.3,
+        default=0.3,
         description="Largest share of characters in lines that stood before in the document; 1: no limit.",
     )
     max_repeated_ngrams: Share = pydantic.Field(
-        0.3,
+        default=0.3,
         description="Largest share of five-word sequences that stood before in the document; 1: no limit.",
     )
     max_word_characters: int = pydantic.Field(
-        40, ge=1, description="Longest word; more than a tenth of the text in longer ones drops the document."
+        default=40, ge=1, description="Longest word; more than a tenth of the text in longer ones drops the document."
     )
-    min_mean_word: float = pydantic.Field(1.5, ge=0, description="Smallest mean length of words; 0: no such limit.")
-    max_mean_word: float = pydantic.Field(15, ge=0, description="Largest mean length of words.")
+    min_mean_word: float = pydantic.Field(
+        default=1.5, ge=0, description="Smallest mean length of words; 0: no such limit."
+    )
+    max_mean_word: float = pydantic.Field(default=15, ge=0, description="Largest mean length of words.")
     duplicates: Literal["keep", "exact", "near"] = pydantic.Field(
-        "near", description="Drop nothing, copies (case and white space aside), or also documents that are nearly so."
+        default="near",
+        description="Drop nothing, copies (case and white space aside), or also documents that are nearly so.",
     )
     similarity: float = pydantic.Field(
-        0.8, gt=0, le=1, description="Jaccard similarity of five-word sequences from which on documents are nearly so."
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Jaccard similarity of five-word sequences from which on documents are nearly so.",
     )
+
+
+_Signature = Shaped[np.ndarray, "K"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,7 @@ def clean(corpus: Iterable[Document], settings: CleaningSettings) -> Cleaned:
     dropped: dict[str, Dropped] = {}
     keep: list[bool] = []
     judged: list[int] = []  # documents that pass by themselves
-    signatures: list[Shaped[np.ndarray, K]] = []
+    signatures: list[_Signature] = []
     seen: dict[bytes, int] = {}
     copies: list[tuple[str, int, int]] = []  # reason, document, and which one it is like
     for document in corpus:

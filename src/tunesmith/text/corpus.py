@@ -41,16 +41,20 @@ class CorpusSettings(Config):
     """How raw text is read."""
 
     documents: Division = pydantic.Field(
-        "blocks", description="What a document of a plain text is: blocks between blank lines, lines, or whole files."
+        default="blocks",
+        description="What a document of a plain text is: blocks between blank lines, lines, or whole files.",
     )
     text: str | None = pydantic.Field(
-        None, description="Column that holds the text; found by itself where it is called text, content or document."
+        default=None,
+        description="Column that holds the text; found by itself where it is called text, content or document.",
     )
     max_line_bytes: int = pydantic.Field(
-        MAX_LINE_BYTES, ge=1, le=2**31 - 2, description="Longest line, in bytes; a longer one is an error."
+        default=MAX_LINE_BYTES, ge=1, le=2**31 - 2, description="Longest line, in bytes; a longer one is an error."
     )
     max_document_characters: int = pydantic.Field(
-        64 * 2**20, ge=1, description="Longest document of several lines, in characters; a longer one is an error."
+        default=64 * 2**20,
+        ge=1,
+        description="Longest document of several lines, in characters; a longer one is an error.",
     )
 
 

@@ -39,13 +39,18 @@ class ShardSettings(Config):
     """How a corpus is tokenised and kept."""
 
     shard_bytes: int = pydantic.Field(
-        32 * 2**20, ge=1, description="UTF-8 bytes of text in a shard; about six times as much memory is needed."
+        default=32 * 2**20,
+        ge=1,
+        description="UTF-8 bytes of text in a shard; about six times as much memory is needed.",
     )
     workers: int = pydantic.Field(
-        0, ge=0, le=256, description="Processes that tokenise; 0: this one, with the threads of the tokenizer library."
+        default=0,
+        ge=0,
+        le=256,
+        description="Processes that tokenise; 0: this one, with the threads of the tokenizer library.",
     )
     check: Literal["sizes", "small", "checksums"] = pydantic.Field(
-        "small",
+        default="small",
         description="What is verified at opening: sizes of the files; their SHA-256 (checksums); or (small) SHA-256 "
         "up to 1 GiB in all, which takes about a second, and sizes beyond.",
     )

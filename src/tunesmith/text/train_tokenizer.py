@@ -33,20 +33,23 @@ class TokenizerSettings(Config):
     """How a tokenizer is trained."""
 
     kind: Literal["wordpiece", "bpe", "unigram"] = pydantic.Field(
-        "wordpiece", description="WordPiece (BERT's), byte-level BPE (GPT-2's), or Unigram (T5's)."
+        default="wordpiece", description="WordPiece (BERT's), byte-level BPE (GPT-2's), or Unigram (T5's)."
     )
     style: Literal["bert", "roberta", "gpt2", "t5", "xlnet", "llama"] = pydantic.Field(
-        "bert", description="Whose special tokens there are, and where they stand around texts."
+        default="bert", description="Whose special tokens there are, and where they stand around texts."
     )
     vocab_size: int = pydantic.Field(
-        30_000, ge=16, le=2**24, description="Number of tokens, special ones included; fewer where the text is small."
+        default=30_000,
+        ge=16,
+        le=2**24,
+        description="Number of tokens, special ones included; fewer where the text is small.",
     )
-    lowercase: bool = pydantic.Field(False, description="Make letters small; accents stay in any case.")
+    lowercase: bool = pydantic.Field(default=False, description="Make letters small; accents stay in any case.")
     min_frequency: int = pydantic.Field(
-        2, ge=1, description="Occurrences from which on two tokens are joined; not for Unigram."
+        default=2, ge=1, description="Occurrences from which on two tokens are joined; not for Unigram."
     )
     max_characters: int = pydantic.Field(
-        100_000_000, ge=1, description="Characters of the corpus to train on, from its beginning."
+        default=100_000_000, ge=1, description="Characters of the corpus to train on, from its beginning."
     )
 
 

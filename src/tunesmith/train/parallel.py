@@ -66,7 +66,8 @@ class Parallel:
         if self.engine == "fsdp":
             for block in blocks:
                 fully_shard(block)
-            return fully_shard(module)
+            fully_shard(module)
+            return module
         return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
 
     @contextlib.contextmanager

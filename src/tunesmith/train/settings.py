@@ -11,17 +11,13 @@ Positive = Annotated[float, pydantic.Field(gt=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
 
 
-class TrainSettings(Config):
-    """How to train; what is not set is chosen by method and data size."""
+class LoopSettings(Config):
+    """What all training has in common."""
 
     epochs: Positive | None = pydantic.Field(default=None, description="Passes over the training data, at most.")
     max_steps: Count | None = pydantic.Field(default=None, description="Optimiser steps, at most.")
     minutes: Positive | None = pydantic.Field(
         default=None, description="Training time, at most; the learning rate lands at zero when it is up."
-    )
-    learning_rate: Positive | None = pydantic.Field(default=None, description="Peak learning rate.")
-    batch_size: Annotated[int, pydantic.Field(ge=1, le=1_000_000)] | None = pydantic.Field(
-        default=None, description="Sequences in an optimiser step."
     )
     warmup: Annotated[float, pydantic.Field(ge=0, lt=1)] = pydantic.Field(
         default=0.06, description="Share of the run in which the learning rate rises."
@@ -32,9 +28,6 @@ class TrainSettings(Config):
     max_grad_norm: Positive = pydantic.Field(default=1.0, description="Gradients are clipped to this norm.")
     patience: Count | None = pydantic.Field(
         default=None, description="Stop after this many evaluations without a better dev score."
-    )
-    evaluations: Annotated[int, pydantic.Field(ge=1, le=100_000)] | None = pydantic.Field(
-        default=None, description="Evaluations on the dev split per run."
     )
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = pydantic.Field(
         default=0, description="Seed of fresh weights, data order and dropout."
@@ -48,4 +41,16 @@ class TrainSettings(Config):
     )
     checkpoint_seconds: Annotated[float, pydantic.Field(ge=0)] = pydantic.Field(
         default=60.0, description="Time between checkpoints; there is one at each evaluation as well."
+    )
+
+
+class TrainSettings(LoopSettings):
+    """How to train; what is not set is chosen by method and data size."""
+
+    learning_rate: Positive | None = pydantic.Field(default=None, description="Peak learning rate.")
+    batch_size: Annotated[int, pydantic.Field(ge=1, le=1_000_000)] | None = pydantic.Field(
+        default=None, description="Sequences in an optimiser step."
+    )
+    evaluations: Annotated[int, pydantic.Field(ge=1, le=100_000)] | None = pydantic.Field(
+        default=None, description="Evaluations on the dev split per run."
     )

@@ -53,4 +53,4 @@ def test_rows_are_full(shape, max_tokens):
     }[shape].astype(int)
     tokens = Tokens([[[FIRST] * max(1, int(length))] for length in lengths])
     found = PackedConfig().samples(tokens, FRAMES["bert"], max_tokens=max_tokens, stream=keyed())
-    assert found.lengths.sum() / (len(found) * max_tokens) >= 0.97
+    assert found.lengths.sum() / (len(found) * max_tokens) >= 0.99

@@ -128,12 +128,27 @@ def test_target_lengths():
     sizes = {home[sample.ids[1]]: len(sample) - 3 for sample in reversed(samples)}
     counts = np.bincount(list(sizes.values()), minlength=21)
     assert not counts[:2].any()
+    assert counts[2] > 0
     assert len(counts) == 21
     assert scipy.stats.chisquare(counts[2:]).pvalue > FALSE_ALARM
     samples, _, home = make([[1] * 130] * 1_000, 123, negatives="none")  # one sample in 10 is short
     sizes = {home[sample.ids[1]]: len(sample) - 3 for sample in reversed(samples)}
     low, high = scipy.stats.binom.interval(1 - FALSE_ALARM, 1_000, 0.1 * 118 / 119)
     assert low <= sum(size < 120 for size in sizes.values()) <= high
+
+
+def test_a_random_text_fills_what_the_first_leaves():
+    """Sentences of one token: the second text ends where both have the target length, or with its document."""
+    samples, _, home = make([[1] * 60] * 50, 23, short_probability=1)
+    targets, ends = {}, {document * 60 + 60 + FIRST - 1 for document in range(50)}
+    for sample in samples:
+        first, second = texts_of(sample)
+        size = len(first) + len(second)
+        target = targets.setdefault(home[first[0]], set())
+        if second[-1] not in ends and first[-1] not in ends:
+            target.add(size)
+    assert len(targets) == 50
+    assert all(len(target) == 1 for target in targets.values())
 
 
 def test_truncation_is_that_of_token_by_token():

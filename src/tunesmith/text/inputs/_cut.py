@@ -42,6 +42,7 @@ def pieces(tokens: Tokens, *, longest: int, size: int) -> Pieces:
 
 def chain(following: Int[np.ndarray, "P"]) -> Int[np.ndarray, "N"]:
     """The places that are met on the way from place 0, given where each leads to, which is always further on."""
+    assert (following > np.arange(len(following))).all()
     step = following.tolist()  # a list: reading single elements of an array is many times slower
     found, at = [], 0
     while at < len(step):
