@@ -209,5 +209,15 @@ FAMILY = Family(
             "encoder_ffn_dim": 3072,
             "decoder_ffn_dim": 3072,
         },
+        "bart_large": _SMALL
+        | {
+            "d_model": 1024,
+            "encoder_layers": 12,
+            "decoder_layers": 12,
+            "encoder_attention_heads": 16,
+            "decoder_attention_heads": 16,
+            "encoder_ffn_dim": 4096,
+            "decoder_ffn_dim": 4096,
+        },
     },
 )

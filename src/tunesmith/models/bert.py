@@ -63,5 +63,8 @@ FAMILY = Family(
         | {"hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8, "intermediate_size": 2048},
         "bert_base": _SMALL | _BASE,
         "spanbert_base": _SMALL | _BASE | {"vocab_size": 28996},
+        "spanbert_large": _SMALL
+        | {"vocab_size": 28996, "hidden_size": 1024, "num_hidden_layers": 24}
+        | {"num_attention_heads": 16, "intermediate_size": 4096},
     },
 )

@@ -36,6 +36,14 @@ def _choice(config: Foreign) -> ChoiceConfig:
     return choice_from_hf(config, hidden=activation, rate=config.get("summary_last_dropout", 0.1))
 
 
+_SIZES = {
+    "vocab_size": 30522,
+    "num_hidden_layers": 12,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "pad_token_id": 0,
+}
+
 FAMILY = Family(
     name="electra",
     prefix="electra",
@@ -71,16 +79,9 @@ FAMILY = Family(
     to_hf=_to_hf,
     bare="ElectraModel",
     presets={
-        "electra_small": {
-            "vocab_size": 30522,
-            "embedding_size": 128,
-            "hidden_size": 256,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 4,
-            "intermediate_size": 1024,
-            "max_position_embeddings": 512,
-            "type_vocab_size": 2,
-            "pad_token_id": 0,
-        },
+        "electra_small": _SIZES
+        | {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+        "electra_base": _SIZES
+        | {"embedding_size": 768, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
     },
 )

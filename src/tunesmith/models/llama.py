@@ -20,6 +20,8 @@ def _to_hf(stacks: Stacks) -> dict[str, Any]:
     return decoder_to_hf(stacks) | {"attention_bias": config.biases == "all", "mlp_bias": config.feedforward_bias}
 
 
+_SIZES = {"vocab_size": 32000, "max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2}
+
 FAMILY = Family(
     name="llama",
     prefix="model",
@@ -30,16 +32,21 @@ FAMILY = Family(
     bare="LlamaModel",
     junk=JUNK,
     presets={
-        "llama_mini": {
-            "vocab_size": 32000,
+        "llama_mini": _SIZES
+        | {
             "hidden_size": 256,
             "num_hidden_layers": 4,
             "num_attention_heads": 8,
             "num_key_value_heads": 4,
             "intermediate_size": 768,
-            "max_position_embeddings": 2048,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
+        },
+        "llama_7b": _SIZES
+        | {
+            "hidden_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "intermediate_size": 11008,
         },
     },
 )

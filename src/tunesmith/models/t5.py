@@ -243,6 +243,8 @@ FAMILY = Family(
         | {"d_model": 384, "d_kv": 32, "d_ff": 1536, "num_layers": 4, "num_decoder_layers": 4, "num_heads": 8},
         "t5_small": _SMALL
         | {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": 6, "num_heads": 8},
+        "t5_base": _SMALL
+        | {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_decoder_layers": 12, "num_heads": 12},
         "t5_v1_1_small": _SMALL
         | {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8, "num_heads": 6}
         | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},

@@ -136,6 +136,7 @@ def _flat(tensor: Tensor, config: TransformerConfig) -> Tensor:
     return tensor.reshape(config.d_model, -1)
 
 
+_SIZES = {"vocab_size": 32000, "pad_token_id": 5, "bos_token_id": 1, "eos_token_id": 2}
 _SUMMARY = {"dense": "sequence_summary.summary", "output": "logits_proj"}
 
 FAMILY = Family(
@@ -191,15 +192,8 @@ FAMILY = Family(
         ),
     ),
     presets={
-        "xlnet_mini": {
-            "vocab_size": 32000,
-            "d_model": 256,
-            "n_layer": 4,
-            "n_head": 4,
-            "d_inner": 1024,
-            "pad_token_id": 5,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-        },
+        "xlnet_mini": _SIZES | {"d_model": 256, "n_layer": 4, "n_head": 4, "d_inner": 1024},
+        "xlnet_base": _SIZES | {"d_model": 768, "n_layer": 12, "n_head": 12, "d_inner": 3072},
+        "xlnet_large": _SIZES | {"d_model": 1024, "n_layer": 24, "n_head": 16, "d_inner": 4096},
     },
 )
