@@ -1,5 +1,6 @@
 """``tunesmith pretrain``."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -36,6 +37,8 @@ def pretrain(
 
     resolved = pretrain_settings(recipe, settings_tree(file, settings))
     run_pretrain(recipe, corpus, out, resolved, resume=resume, overwrite=overwrite, listener=make_listener())
+    if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks
+        return
     metrics = need_finished(out)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in metrics["dev"].items())
     print(f"dev: {scores} (a constant guess: {metrics['constant_loss']:.4f})")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunesmith.base.errors import SettingError
+from tunesmith.base.errors import SettingError, UserError
 from tunesmith.base.files import remove_quietly, write_atomic, write_json
 from tunesmith.base.shapes import Tensor
 from tunesmith.models._checkpoint import save
@@ -38,6 +38,8 @@ from tunesmith.train.precision import (
     reuse_memory,
 )
 from tunesmith.train.step import Stepper, Update
+
+_FINISHED, _READY, _FAILED = 0.0, 1.0, 2.0  # what the leading process tells the others
 
 
 def pretrain(
@@ -91,18 +93,29 @@ def run_pretrain(
     with processes(settings.train.engine, device=machine.device) as parallel:
         _check_processes(settings, parallel)
         if not parallel.leads:  # the leading process makes the folder, the tokenizer and the shards ready
-            if parallel.agreed(0.0, device=machine.device):
+            said = parallel.agreed(_READY, device=machine.device)
+            if said == _FAILED:
+                raise UserError(f"{out}: the leading process could not begin, and says why")
+            if said == _READY:
                 _learn(make_ready(corpus, out, settings, Silent()), out, settings, machine, parallel, Silent())
             return load(out)
-        with OutputFolder(out, record, resume=resume, overwrite=overwrite) as finished:
-            if finished:
-                listener.note(f"{out}: already finished")
-                parallel.agreed(0.0, device=machine.device)
-            else:
-                reset_peak_memory(machine.device)
-                ready = make_ready(corpus, out, settings, listener)
-                parallel.agreed(1.0, device=machine.device)
-                _learn(ready, out, settings, machine, parallel, listener)
+        told = False
+        try:
+            with OutputFolder(out, record, resume=resume, overwrite=overwrite) as finished:
+                if finished:
+                    told = True
+                    listener.note(f"{out}: already finished")
+                    parallel.agreed(_FINISHED, device=machine.device)
+                else:
+                    reset_peak_memory(machine.device)
+                    ready = make_ready(corpus, out, settings, listener)
+                    told = True
+                    parallel.agreed(_READY, device=machine.device)
+                    _learn(ready, out, settings, machine, parallel, listener)
+        except Exception:
+            if not told:  # the others wait, and would end with a broken connection
+                parallel.agreed(_FAILED, device=machine.device)
+            raise
         return load(out)
 
 
@@ -243,7 +256,7 @@ class Pretraining:
         return self.trainee(batch.with_noise(noise), phase)
 
     def _cut(self, places: Sequence[Place]) -> list[list[Place]]:
-        lengths = np.array([self.feed.samples(p.stage, p.epoch).lengths[p.number] for p in places])
+        lengths = np.array([self.feed.samples(p.stage, p.epoch).lengths[p.number] for p in places], dtype=np.int64)
         cuts = cut_by_tokens(range(len(places)), lengths, max_tokens=self.max_tokens)
         return [[places[i] for i in part] for part in cuts]
 
@@ -310,7 +323,9 @@ def _finish(
         "kind": _kind(model),
         "total_parameters": sum(p.numel() for p in model.parameters()),
         "saved_bytes": sum(
-            path.stat().st_size for path in out.rglob("*.safetensors") if "checkpoint" not in path.parts
+            path.stat().st_size
+            for path in out.rglob("*.safetensors")
+            if path.relative_to(out).parts[0] not in ("checkpoint", ".before")  # what --overwrite replaces
         ),
         "precision": _name(machine.dtype),
     }

@@ -102,6 +102,7 @@ def train(
         Interrupted: Ctrl-C; the state is saved.
     """
     progress = checkpoints.load(stepper.updates) or Progress()
+    stepper.parallel.barrier()  # a run that is done deletes its checkpoint at once: all must have read it
     saved = time.monotonic()
     with _stops_cleanly() as stop:
         while not progress.done:

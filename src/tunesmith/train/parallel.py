@@ -51,6 +51,14 @@ class Parallel:
         dist.all_reduce(found)
         return dict(zip(values, found.tolist(), strict=True))
 
+    def most(self, value: int, *, device: torch.device) -> int:
+        """The largest of the processes' values."""
+        if self.world == 1:
+            return value
+        found = torch.tensor([value], dtype=torch.int64, device=device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found.item())
+
     def agreed(self, value: float, *, device: torch.device) -> float:
         """The leading process's value, for decisions that all must make alike, such as by time."""
         if self.world == 1:

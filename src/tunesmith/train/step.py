@@ -126,20 +126,25 @@ class Stepper(Generic[B]):
     ) -> dict[str, float]:
         """Gradients of one phase over all micro-batches, and its update; the mean loss of each of its terms."""
         sums = dict.fromkeys(update.terms, 0.0)
-        for number, batch in enumerate(batches):
+        turns = len(batches)
+        if self.parallel.engine == "fsdp":  # each run gathers shards, so all processes must run equally often
+            turns = self.parallel.most(turns, device=self.device)
+        for number in range(turns):
+            idle = number >= len(batches)
+            batch = batches[-1 if idle else number]
             key = (self.seed, progress.step, number, self.parallel.rank)
             key = key if self.parallel.world > 1 else key[:3]
             noise = torch_stream("dropout", *key, device=self.device)
             with (
-                self.parallel.syncing(self.module, last=number == len(batches) - 1),
+                self.parallel.syncing(self.module, last=number == turns - 1),
                 global_stream("method", *key, device=self.device),
             ):
                 losses = self.work.losses(batch, phase=update.name, noise=noise)
                 parts = [update.terms[term] * loss / max(1.0, counts[term]) for term, loss in losses.items()]
                 # DDP and FSDP average over the processes, while the counts are those of all of them
-                (torch.stack(parts).sum() * self.parallel.world).backward()
+                (torch.stack(parts).sum() * (0 if idle else self.parallel.world)).backward()
             for term, loss in losses.items():
-                sums[term] += loss.item()
+                sums[term] += 0.0 if idle else loss.item()
         sums = self.parallel.sums(sums, device=self.device)
         means = {term: value / max(1.0, counts[term]) for term, value in sums.items()}
         self._check(sum(update.terms[term] * mean for term, mean in means.items()), "loss", progress)
