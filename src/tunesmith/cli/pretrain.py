@@ -31,9 +31,9 @@ def pretrain(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Pretrain a model from scratch on raw text."""
+    from tunesmith.recipes.output import need_finished
     from tunesmith.recipes.pretrain import run_pretrain
     from tunesmith.recipes.pretrain_settings import pretrain_settings
-    from tunesmith.recipes.output import need_finished
 
     resolved = pretrain_settings(recipe, settings_tree(file, settings))
     run_pretrain(recipe, corpus, out, resolved, resume=resume, overwrite=overwrite, listener=make_listener())
