@@ -168,6 +168,19 @@ def test_killed_while_tidying_up(desk, tmp_path, undisturbed, monkeypatch):
     assert_same_runs(tmp_path / "run", undisturbed("mlm")[0])
 
 
+def test_tokens_are_made_once(desk, tmp_path, undisturbed, monkeypatch):
+    """The cache is keyed by what the tokens depend on, however many processes make them."""
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+    run(desk, "mlm", tmp_path / "one", settings={"data.workers": 1})
+    files = sorted(path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    made = {path: path.stat().st_mtime_ns for path in files}
+    whole = undisturbed("mlm")[0]
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    changed = {"data.short_tokens": 12, "data.grouping": "length", "tokenizer": str(whole)}
+    run(desk, "mlm", tmp_path / "two", settings=changed)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.is_file()} == made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["rtd", "gdes"])
 def test_the_generator_is_compared(case, undisturbed):
@@ -239,7 +252,9 @@ def assert_close_runs(got: Path, want: Path) -> None:
         tensors, wanted = load_file(got / file), load_file(want / file)
         assert tensors.keys() == wanted.keys()
         for name, tensor in wanted.items():
-            torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=1e-5, msg=lambda text, name=name: name + text)
+            torch.testing.assert_close(
+                tensors[name], tensor, rtol=0, atol=1e-5, msg=lambda text, name=name: name + text
+            )
     load(got)
 
 
@@ -247,7 +262,12 @@ def assert_close_runs(got: Path, want: Path) -> None:
 @pytest.mark.parametrize("case", ["mlm", "gdes", "adafactor", "muon"])
 def test_shards_are_resumed(case, desk, tmp_path):
     """Stopped in step 2 on two processes that hold shards, and resumed on two, then on one, as one with whole ones."""
-    settings = {"model.dropout": 0.0, "model.attention_dropout": 0.0, "train.engine": "fsdp", "train.learning_rate": 1e-3}
+    settings = {
+        "model.dropout": 0.0,
+        "model.attention_dropout": 0.0,
+        "train.engine": "fsdp",
+        "train.learning_rate": 1e-3,
+    }
     job = {"recipe": str(desk / f"{case}.toml"), "corpus": str(desk / "corpus.txt"), "settings": settings}
     run(desk, case, tmp_path / "one", settings=settings)
     for world, step in ((2, 2), (2, 4), (1, None)):

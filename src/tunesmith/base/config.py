@@ -3,6 +3,7 @@
 import difflib
 import reprlib
 import tomllib
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -157,8 +158,10 @@ def explain(error: pydantic.ValidationError, kind: type[pydantic.BaseModel], tre
 def _fields_at(kind: type[pydantic.BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         field = kind.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, pydantic.BaseModel)):
+        wanted = field.annotation if field else None
+        kinds = [k for k in (wanted, *typing.get_args(wanted)) if isinstance(k, type)]  # X, or X | None
+        inner = next((k for k in kinds if issubclass(k, pydantic.BaseModel)), None)
+        if inner is None:
             return []
         kind = inner
     return sorted(kind.model_fields)

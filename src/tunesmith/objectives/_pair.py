@@ -55,10 +55,7 @@ class PairObjective(Objective):
             SettingError: A sample has no label of its pair.
         """
         if any(one.sample.pair is None for one in drawn):
-            raise SettingError(
-                f"objective: {self.name} asks about pairs of texts, which this input does not give: set "
-                f"input=segment_pair input.negatives={self.negatives}"
-            )
+            raise self._no_pairs()
         pieces = [piece for one in drawn for piece in documents_of(one.sample, self.masking(one))]
         order = by_length(pieces)
         source, rows, labels = packed([pieces[i] for i in order], device=device)
@@ -66,6 +63,25 @@ class PairObjective(Objective):
         wanted, places = torch.cat([rows, source.layout.starts]).unique(return_inverse=True)
         batch = Batch(len(drawn), source.layout.num_tokens, source, rows=rows, labels=labels, pair=pair)
         return replace(batch, more={"wanted": wanted, "lm": places[: len(rows)], "first": places[len(rows) :]})
+
+    def check_input(self, negatives: str) -> None:
+        """Refuse pairs that answer another question.
+
+        Args:
+            negatives: How the input makes second texts.
+
+        Raises:
+            SettingError: Not as this objective asks.
+        """
+        if negatives != self.negatives:
+            raise self._no_pairs()
+
+    def _no_pairs(self) -> SettingError:
+        what = {"random": "that follow each other or not", "swapped": "in order or swapped"}[self.negatives]
+        return SettingError(
+            f"objective: {self.name} asks about pairs of texts {what}, which this input does not give: set "
+            f"input=segment_pair input.negatives={self.negatives}"
+        )
 
     def targets(self, batch: Batch) -> dict[str, int]:
         """Hidden tokens, and pairs."""

@@ -13,7 +13,7 @@ from tunesmith.recipes.listener import Listener
 from tunesmith.recipes.open import open_tokenizer
 from tunesmith.recipes.pretrain_settings import PretrainSettings
 from tunesmith.text.cleaning import clean
-from tunesmith.text.corpus import Corpus, Document, open_corpus
+from tunesmith.text.corpus import Corpus, CorpusSettings, Document, open_corpus
 from tunesmith.text.sample import Vocabulary, vocabulary_of
 from tunesmith.text.shards import ShardedTokens, ShardSettings, tokenised
 from tunesmith.text.tokenizer import Tokenizer, load_tokenizer
@@ -51,7 +51,9 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
     Raises:
         UserError: The corpus or the tokenizer cannot be used; one line says why.
     """
-    corpora = open_corpus(source, settings.data)
+    # only what the text depends on: the cache is keyed by it, and other processes read it
+    reading = CorpusSettings(**{name: getattr(settings.data, name) for name in CorpusSettings.model_fields})
+    corpora = open_corpus(source, reading)
     if corpora.ignored:
         listener.note(f"corpus: not read: {', '.join(corpora.ignored)}")
     if "train" not in corpora.splits:

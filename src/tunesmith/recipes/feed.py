@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunesmith.base.errors import DataError
+from tunesmith.base.errors import DataError, SettingError
 from tunesmith.base.random import numpy_stream
 from tunesmith.base.shapes import Int
 from tunesmith.objectives import ObjectiveConfig
@@ -83,18 +83,22 @@ class Feed:
 
         Raises:
             DataError: There is none.
+            SettingError: So few tokens leave no room beside the special ones.
         """
         key = (stage, self._frozen(epoch))
         if key not in self._samples:
             seed = self.settings.train.seed
-            made = cut(
-                self.tokens,
-                self.frame,
-                self.settings.input,
-                self.settings.objective,
-                max_tokens=self.max_tokens(stage),
-                stream=lambda *parts: numpy_stream("input", seed, *key, *parts),
-            )
+            try:
+                made = cut(
+                    self.tokens,
+                    self.frame,
+                    self.settings.input,
+                    self.settings.objective,
+                    max_tokens=self.max_tokens(stage),
+                    stream=lambda *parts: numpy_stream("input", seed, *key, *parts),
+                )
+            except SettingError as error:  # inputs know of one length only
+                raise SettingError(str(error).replace("data.max_tokens", self._name_of(stage))) from None
             last = dict(list(self._samples.items())[-1:])  # a step may end one epoch and begin the next
             self._samples = last | {key: made}
         return self._samples[key]
@@ -103,6 +107,10 @@ class Feed:
         """Longest sequence of a stage."""
         data = self.settings.data
         return data.short_tokens if stage == 0 and data.short_tokens is not None else data.max_tokens
+
+    def _name_of(self, stage: int) -> str:
+        """The setting that says how long the sequences of a stage are."""
+        return "data.short_tokens" if stage == 0 and self.settings.data.short_tokens is not None else "data.max_tokens"
 
     def _frozen(self, epoch: int) -> int:
         """The epoch whose data and masks are used: one of a few where those are static."""

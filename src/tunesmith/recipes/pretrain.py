@@ -17,6 +17,7 @@ from tunesmith.models._checkpoint import save
 from tunesmith.models._fresh import fresh_model
 from tunesmith.models.model import Model
 from tunesmith.objectives import Batch, Objective
+from tunesmith.objectives._pair import PairObjective
 from tunesmith.recipes.corpus import Ready, make_ready
 from tunesmith.recipes.feed import Feed, Place
 from tunesmith.recipes.listener import Listener, Silent
@@ -190,7 +191,11 @@ def make_learner(settings: PretrainSettings, ready: Ready, listener: Listener) -
         model = model.with_head(head, seed=seed)
     model.tokenizer = ready.tokenizer
     longest = settings.data.max_tokens
-    return model, settings.objective.build(model, ready.vocabulary, max_tokens=longest, seed=seed)
+    objective = settings.objective.build(model, ready.vocabulary, max_tokens=longest, seed=seed)
+    negatives = settings.input.model_dump().get("negatives")
+    if isinstance(objective, PairObjective) and negatives is not None:
+        objective.check_input(negatives)
+    return model, objective
 
 
 class Trainee(torch.nn.Module):

@@ -148,7 +148,21 @@ def pretrain_settings(recipe: str, *layers: Mapping[str, Any]) -> PretrainSettin
         raise SettingError(
             "train.max_steps: give a budget: train.max_steps, train.tokens, train.minutes or train.epochs"
         )
+    _check_warmups(settings)
     return settings
+
+
+def _check_warmups(settings: PretrainSettings) -> None:
+    """Refuse beginnings that are beyond what they lead up to."""
+    data, train = settings.data, settings.train
+    if data.short_tokens is not None and data.short_tokens > data.max_tokens:
+        raise SettingError(
+            f"data.short_tokens: must be at most data.max_tokens={data.max_tokens}, got {data.short_tokens}"
+        )
+    if train.batch_start is not None and train.batch_start > train.batch_size:
+        raise SettingError(
+            f"train.batch_start: must be at most train.batch_size={train.batch_size}, got {train.batch_start}"
+        )
 
 
 def recipe_tree(recipe: str) -> dict[str, Any]:
