@@ -1,5 +1,6 @@
 """Every pretraining recipe: it resolves, says what it is, and its model can be built, exported and fed."""
 
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -84,6 +85,11 @@ def hollow(settings: PretrainSettings) -> tuple[Model, str | None]:
         return model if head is None else model.with_head(head), fault
 
 
+@functools.cache
+def built(recipe: str) -> tuple[Model, str | None]:
+    return hollow(pretrain_settings(recipe))
+
+
 def size_of(model: Model) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -136,7 +142,7 @@ def test_nothing_is_said_twice(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_its_model_can_be_built_and_exported(recipe):
     settings = pretrain_settings(recipe)
-    model, fault = hollow(settings)
+    model, fault = built(recipe)
     assert fault is None
     assert model.head is not None
     for stack in model.stacks:
@@ -157,7 +163,7 @@ def test_mass_is_a_transformer_of_six_layers_and_six():
     encoder = attention + forward + 2 * norm
     decoder = 2 * attention + forward + 3 * norm
     tables = words * d + 2 * ((places + 2) * d + norm)
-    assert size_of(hollow(pretrain_settings("mass_paper"))[0]) == tables + 6 * (encoder + decoder)
+    assert size_of(built("mass_paper")[0]) == tables + 6 * (encoder + decoder)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -226,6 +232,6 @@ def test_the_table_of_the_page_is_right(method):
     assert objective.startswith(f"`{METHODS[method][0]}`")
     assert cut.startswith(f"`{METHODS[method][1]}`")
     for size, said in zip(SIZES, sizes, strict=True):
-        model, _ = hollow(pretrain_settings(f"{method}_{size}"))
+        model, _ = built(f"{method}_{size}")
         layers = " + ".join(str(stack.config.num_layers) for stack in model.stacks)
         assert f"{layers} x {model.config.trunk.d_model}" in said
