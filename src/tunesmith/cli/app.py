@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from tunesmith.base.errors import UserError
-from tunesmith.cli import compare, convert, evaluate, export, generate, listing, predict, pretrain, quickstart, tune
+from tunesmith.cli import compare, convert, evaluate, export, generate, listing, plan, predict, pretrain, quickstart, tune
 
 _INTERRUPTED = 130
 
@@ -22,6 +22,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)
 app.command("pretrain")(pretrain.pretrain)
+app.command("plan")(plan.plan)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)

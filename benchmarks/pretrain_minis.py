@@ -1,0 +1,141 @@
+"""Every mini recipe on real text: time, loss against the best constant guess, and what transformers says of the result.
+
+    python benchmarks/pretrain_minis.py --out benchmarks/results/pretrain_minis.jsonl
+    python benchmarks/pretrain_minis.py --table
+
+Each recipe is run as its user would, by `tunesmith pretrain RECIPE --corpus FOLDER`, in a process of its own. The
+folder that it leaves is loaded by the transformers class that its config.json names, and both sides read 100 held-back
+texts in fp32: losses of masked tokens (15 %), of next tokens, of a decoder's own input, or of "replaced", as the head
+has it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import alternating
+import peers
+
+RECIPES = (
+    "bert", "roberta", "albert", "electra", "deberta_v3", "bart", "t5", "mass", "xlnet", "spanbert", "gpt2", "llama",
+    "modernbert",
+)  # fmt: skip
+TEXTS, LENGTH = 100, 96
+RESULTS = peers.REPOSITORY / "benchmarks" / "results" / "pretrain_minis.jsonl"
+
+
+def run(recipe: str, corpus: Path, out: Path, settings: list[str]) -> dict[str, object]:
+    """Pretrain, and compare."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "tunesmith", "pretrain", recipe, "--corpus", str(corpus), "--out", str(out)]
+    subprocess.run([*command, *settings], check=True)
+    seconds = time.perf_counter() - started
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    curve = json.loads((out / "curve.json").read_text(encoding="utf-8"))
+    keys = ("validation_loss", "constant_loss", "steps", "tokens", "tokens_per_second", "total_parameters")
+    found = {"recipe": recipe, "seconds": seconds, **{key: metrics[key] for key in keys}, "dev": metrics["dev"]}
+    points = [[point["tokens"], point["seconds"], point["dev_loss"]] for point in curve]
+    return found | {"constant_losses": metrics["constant_losses"], "curve": points} | compare(out, corpus)
+
+
+def compare(folder: Path, corpus: Path) -> dict[str, object]:
+    """The loss of 100 held-back texts by transformers and by us."""
+    import transformers
+
+    import tunesmith
+
+    name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+    theirs = getattr(transformers, name).from_pretrained(folder, attn_implementation="eager").eval()
+    ours = tunesmith.load(folder)
+    documents = (corpus / "dev.txt").read_text(encoding="utf-8").split("\n\n")
+    encoded = ours.tokenizer.encode(documents[:TEXTS], max_tokens=LENGTH).ids
+    stream = torch.Generator().manual_seed(0)
+    sums = {"ours": 0.0, "transformers": 0.0}
+    count, gap, largest = 0, 0.0, 0.0
+    for ids in encoded:
+        row = torch.tensor([ids])
+        with torch.no_grad():
+            inputs, labels = _question(row, theirs, ours, stream)
+            a, b = ours(**inputs).logits, theirs(**inputs).logits
+        gap = max(gap, float((a - b).abs().max()))
+        largest = max(largest, float(b.abs().max()))
+        for side, logits in (("ours", a), ("transformers", b)):
+            sums[side] += float(_loss(logits, labels))
+        count += int((labels != -100).sum())
+    losses = {f"loss_{side}": total / count for side, total in sums.items()}
+    return {"class": name, **losses, "largest_difference": gap, "largest_logit": largest}
+
+
+def _question(row, theirs, ours, stream):
+    """Inputs, and what is to be said of them."""
+    if theirs.config.is_encoder_decoder:
+        start = theirs.config.decoder_start_token_id
+        return {"input_ids": row, "decoder_input_ids": torch.cat([torch.tensor([[start]]), row[:, :-1]], 1)}, row
+    if ours.encoder is None:
+        labels = torch.cat([row[:, 1:], torch.tensor([[-100]])], 1)
+        return {"input_ids": row}, labels
+    chosen = torch.rand(row.shape, generator=stream) < 0.15
+    if "PreTraining" in type(theirs).__name__ and ours.config.head.choice_name() == "rtd":
+        changed = torch.where(chosen, torch.randint(10, 1000, row.shape, generator=stream), row)
+        return {"input_ids": changed}, (changed != row).long()
+    chosen[0, 1] = True
+    mask = next(ours.tokenizer.token_id(name) for name in ("[MASK]", "<mask>") if ours.tokenizer.token_id(name))
+    return {"input_ids": row.masked_fill(chosen, mask)}, row.masked_fill(~chosen, -100)
+
+
+def _loss(logits, labels):
+    if logits.ndim == 2:
+        return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
+    return F.cross_entropy(logits[0], labels[0], reduction="sum")
+
+
+def table() -> str:
+    """The results as Markdown; of each recipe the last line counts."""
+    rows = {}
+    for line in RESULTS.read_text(encoding="utf-8").splitlines():
+        found = json.loads(line)
+        rows[found["recipe"]] = found
+    lines = [
+        "| recipe | whole run | steps | tokens/s | dev loss | constant guess | below it | transformers class | its loss "
+        "on 100 texts | ours |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in RECIPES:
+        if name in rows:
+            r = rows[name]
+            below = 1 - r["validation_loss"] / r["constant_loss"]
+            lines.append(
+                f"| {name}_mini | {r['seconds']:.0f} s | {r['steps']} | {r['tokens_per_second']:.0f} | "
+                f"{r['validation_loss']:.3f} | {r['constant_loss']:.3f} | {below:.0%} | `{r['class']}` | "
+                f"{r['loss_transformers']:.5f} | {r['loss_ours']:.5f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the recipes that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", default=",".join(RECIPES))
+    parser.add_argument("--data", type=Path, default=peers.DEFAULT_DATA, help="data folder")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print the results as a table")
+    parser.add_argument("settings", nargs="*", help="settings for all of them, as key=value")
+    given = parser.parse_args()
+    if given.table:
+        print(table())
+        return
+    for recipe in given.recipes.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            found = run(recipe, given.data / "corpus_enwiki", Path(folder) / "run", given.settings)
+        alternating.publish({**found, **peers.environment()}, given.out)
+
+
+if __name__ == "__main__":
+    main()
