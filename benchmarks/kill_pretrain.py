@@ -2,7 +2,7 @@
 
     python benchmarks/kill_pretrain.py --kills 50
 
-`tunesmith pretrain` is run as a process on made-up sentences, with three jobs: BERT's objective (WordPiece, tokenised by
+`tunesmith pretrain` is a process of its own on made-up text, with three jobs: BERT's objective (WordPiece, tokenised by
 the process itself), ELECTRA's (one further process tokenises) and T5's (Unigram, two further processes, packed rows).
 Each is run once undisturbed; then again and again, killed at a moment drawn uniformly from the undisturbed duration
 (the tokenizer's training, tokenising and saving included), every third time twice, and resumed to the end with the same

@@ -6,6 +6,7 @@ gradients are those of one process. Nothing here starts processes.
 
 import contextlib
 import os
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -112,6 +113,10 @@ def processes(engine: Engine, *, device: torch.device) -> Iterator[Parallel]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Parallel(rank=dist.get_rank(), world=dist.get_world_size(), engine=engine)
+    except BaseException as error:
+        # the traceback holds the wrapped module, and to free that behind the group's end hangs
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         dist.destroy_process_group()
 
