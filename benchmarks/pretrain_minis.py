@@ -63,7 +63,7 @@ def compare(folder: Path, corpus: Path) -> dict[str, object]:
         row = torch.tensor([ids])
         with torch.no_grad():
             inputs, labels = _question(row, theirs, ours, stream)
-            a, b = ours(**inputs).logits, theirs(**inputs).logits
+            a, b = ours(**inputs).logits, _logits(theirs(**inputs))
         gap = max(gap, float((a - b).abs().max()))
         largest = max(largest, float(b.abs().max()))
         for side, logits in (("ours", a), ("transformers", b)):
@@ -88,6 +88,11 @@ def _question(row, theirs, ours, stream):
     chosen[0, 1] = True
     mask = next(ours.tokenizer.token_id(name) for name in ("[MASK]", "<mask>") if ours.tokenizer.token_id(name))
     return {"input_ids": row.masked_fill(chosen, mask)}, row.masked_fill(~chosen, -100)
+
+
+def _logits(output):
+    """Of the language model, where a pretraining class answers two questions."""
+    return output.prediction_logits if "prediction_logits" in output else output.logits
 
 
 def _loss(logits, labels):

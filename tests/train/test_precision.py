@@ -59,7 +59,7 @@ def test_frozen_in_leaves_no_gradient_behind(module):
     ],
 )
 def test_the_table_for_cpus(flags, wanted, monkeypatch):
-    monkeypatch.setattr(precision, "_cpu_flags", lambda: flags | {"avx2"})
+    monkeypatch.setattr(precision, "cpu_flags", lambda: flags | {"avx2"})
     machine = choose_machine("cpu", "auto")
     assert machine.dtype == wanted
     assert machine.device == torch.device("cpu")

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 import typer
 
 from tunesmith.base.errors import UserError
-from tunesmith.cli import compare, convert, evaluate, export, generate, listing, plan, predict, pretrain, quickstart, tune
+from tunesmith.cli import (
+    compare,
+    convert,
+    evaluate,
+    export,
+    generate,
+    listing,
+    plan,
+    predict,
+    pretrain,
+    quickstart,
+    tune,
+)
 
 _INTERRUPTED = 130
 

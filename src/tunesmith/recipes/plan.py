@@ -101,9 +101,7 @@ def estimate(
     """
     vocabulary = _invented(settings)
     with torch.device("meta"):
-        model, _ = fresh_model(
-            settings.model.preset, changes=settings.model.changes(), vocabulary=vocabulary, seed=0
-        )
+        model, _ = fresh_model(settings.model.preset, changes=settings.model.changes(), vocabulary=vocabulary, seed=0)
         head = settings.objective.head(model)
         model = model if head is None else model.with_head(head)
         longest = settings.data.max_tokens
@@ -134,9 +132,7 @@ def estimate(
     )
 
 
-def _network(
-    name: str, config: ModelConfig, reading: Reading, settings: PretrainSettings, num_devices: int
-) -> Network:
+def _network(name: str, config: ModelConfig, reading: Reading, settings: PretrainSettings, num_devices: int) -> Network:
     train = settings.train
     memory = plan_memory(
         config,

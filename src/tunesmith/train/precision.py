@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 
 from tunesmith.base.errors import SettingError
+from tunesmith.base.machine import cpu_flags
 
 Precision = Literal["auto", "bf16", "fp32"]
 _FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -55,7 +56,7 @@ def choose_machine(device: str | None, precision: Precision) -> Machine:
         if torch.cuda.get_device_capability(found) >= (8, 0):
             return Machine(found, torch.bfloat16, "this GPU has bf16 tensor cores")
         return Machine(found, torch.float32, "this GPU has no bf16 tensor cores")
-    flags = _FLAGS & _cpu_flags()
+    flags = _FLAGS & cpu_flags()
     if flags:
         return Machine(found, torch.bfloat16, f"this CPU has {sorted(flags)[0]}")
     return Machine(found, torch.float32, "this CPU has no bf16 instructions")
@@ -130,12 +131,3 @@ def _device(name: str | None) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SettingError(f"train.device: {name} is not there: this machine has {torch.cuda.device_count()} GPUs")
     return device
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return set()
-    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
-    return set(lines[0].partition(":")[2].split()) if lines else set()
