@@ -108,8 +108,8 @@ def table() -> str:
         found = json.loads(line)
         rows[found["recipe"]] = found
     lines = [
-        "| recipe | whole run | steps | tokens/s | dev loss | constant guess | below it | transformers class | its loss "
-        "on 100 texts | ours |",
+        "| recipe | whole run | steps | tokens/s | dev loss | constant guess | below it | transformers class | "
+        "its loss on 100 texts | ours |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in RECIPES:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tunesmith.base import files
 from tunesmith.recipes import quickstart
-from tunesmith.train import loop
+from tunesmith.train.step import Stepper
 
 QUICK = ("train.max_steps=2", "train.evaluations=1", "train.precision=fp32")
 HOLD = """import fcntl, os, sys
@@ -93,7 +93,7 @@ CHECKPOINTS = {
     "says nothing of its progress": (lambda path: save_file(load_file(path), path), "the checkpoint is damaged or of"),
     "parameters of another shape": (lambda path: narrow(path, "parameter/"), "the checkpoint is damaged or of another"),
     "moments of another shape": (
-        lambda path: narrow(path, "optimiser/exp_avg/"),
+        lambda path: narrow(path, "optimiser/train/exp_avg/"),
         "the checkpoint is damaged or of another",
     ),
     "without its best step": (
@@ -328,15 +328,15 @@ def test_interrupted_comparison_keeps_what_it_has(desk, monkeypatch):
         "1",
         *QUICK,
     )
-    step = loop._step
+    step = Stepper.step
 
-    def interrupt(work, parameters, *rest, **named):
-        if any("lora" in name for name in parameters):
+    def interrupt(stepper, *rest, **named):
+        if any("lora" in name for update in stepper.updates for name in update.parameters):
             raise KeyboardInterrupt
-        step(work, parameters, *rest, **named)
+        step(stepper, *rest, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", interrupt)
+        patch.setattr(Stepper, "step", interrupt)
         code, lines, _ = desk.run(*call)
     assert code == 130
     assert lines[-1] == "stopped: the same command with --resume goes on"

@@ -132,8 +132,8 @@ COMMANDS = {
     "seeds no number": (["compare", "m", "d", "--out", "o", "--seeds", "few"], "Invalid value for '--seeds'"),
     "unknown form": (["export", "r", "o", "--as", "onnx"], "tunesmith export: Invalid value for '--as'"),
     "no form": (["export", "r", "o"], "tunesmith export: Missing option '--as'"),
-    "list an unknown family": (["list", "optimiser"], "optimiser: there is no family of that name"),
-    "show an unknown family": (["show", "optimiser", "adam"], "optimiser: there is no family of that name"),
+    "list an unknown family": (["list", "flavour"], "flavour: there is no family of that name"),
+    "show an unknown family": (["show", "flavour", "sweet"], "flavour: there is no family of that name"),
     "show an unknown name": (["show", "method", "loar"], "method: there is no method 'loar': did you mean lora?"),
     "show a hidden part": (["show", "method", "_peft"], "method: there is no method '_peft'"),
 }

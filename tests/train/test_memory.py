@@ -84,7 +84,8 @@ def kept_for_backward(model, run):
         seen.add(node)
         for kept in getattr(node, "kept", ()):
             for tensor in vars(kept).values():
-                see(tensor)
+                if isinstance(tensor, torch.Tensor):
+                    see(tensor)
         stack += [following for following, _ in node.next_functions]
     return sum(found.values())
 

@@ -152,7 +152,7 @@ class Checkpoints:
             if not path.startswith(f"optimiser/{update.name}/"):
                 continue
             key, _, name = path.removeprefix(f"optimiser/{update.name}/").partition("/")
-            if name not in numbers or (tensor.ndim and tensor.numel() > update.parameters[name].numel()):
+            if name not in numbers or tuple(tensor.shape) not in _shapes(update.parameters[name]):
                 raise self._foreign()
             state.setdefault(numbers[name], {})[key] = like(tensor, update.parameters[name])
         update.optimiser.load_state_dict({**update.optimiser.state_dict(), "state": state})
@@ -166,6 +166,12 @@ class Checkpoints:
 
     def _foreign(self) -> CheckpointError:
         return CheckpointError(f"{self.folder}: the checkpoint is damaged or of another run: start with --overwrite")
+
+
+def _shapes(parameter: Tensor) -> set[tuple[int, ...]]:
+    """What an optimiser keeps of a parameter: a number, as many numbers, or one for each row or column (Adafactor)."""
+    shape = tuple(parameter.shape)
+    return {(), shape, shape[:-1], (*shape[:-2], *shape[-1:])}
 
 
 def _parameters(updates: Sequence[Updated]) -> dict[str, torch.nn.Parameter]:
