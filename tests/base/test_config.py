@@ -121,3 +121,11 @@ def test_files(tmp_path):
             read_toml(tmp_path / f"{name}.toml")
         assert str(caught.value).startswith(str(tmp_path / f"{name}.toml"))
         assert "\n" not in str(caught.value)
+
+
+def test_null_takes_a_setting_back():
+    class Budget(Config):
+        minutes: float | None = 3.0
+
+    assert build(Budget, {"minutes": 5.0}, parse_assignments(["minutes=null"])).minutes is None
+    assert parse_value('"null"') == "null"

@@ -343,3 +343,13 @@ def test_interrupted_comparison_keeps_what_it_has(desk, monkeypatch):
     assert (desk.out / "full" / "seed-0" / "metrics.json").is_file()
     assert desk.run(*call, "--resume")[0] == 0
     assert (desk.out / "leaderboard.csv").is_file()
+
+
+def test_predicting_with_what_is_no_run(desk, tmp_path):
+    run = tmp_path / "compared" / "lora" / "seed-0"
+    run.mkdir(parents=True)
+    (run / "tunesmith.json").write_text("{}")
+    (run.parents[1] / "leaderboard.csv").write_text("method\nlora\n")
+    says = f"{run.parents[1]}: a comparison: name one of its runs, such as {run}"
+    desk.refused("predict", run.parents[1], desk.reviews, says=says)
+    desk.refused("predict", desk.checkpoint, desk.reviews, says=f"{desk.checkpoint}: a model without a task: tune it")

@@ -68,9 +68,11 @@ def parse_assignments(items: Iterable[str]) -> Tree:
 
 
 def parse_value(text: str) -> Any:
-    """A TOML value (number, true, list, inline table, quoted string), or the text itself."""
+    """A TOML value (number, true, list, inline table, quoted string), null for none, or the text itself."""
     if "\n" in text:
         return text
+    if text == "null":  # TOML has no such value; it takes back what a file or recipe sets
+        return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError, ValueError):  # the last two: nested too deeply, too many digits

@@ -5,16 +5,9 @@ from typing import Any
 
 from tunesmith.base.errors import CheckpointError
 from tunesmith.models import Foreign, HeadTable, Stacks
+from tunesmith.models._activations import GATED, name_of
 from tunesmith.models._fields import flag, look_up, may, need, num_labels, problem, refuse, settings
 from tunesmith.models._rope import rope_from_hf, rope_to_hf
-from tunesmith.nn.feedforward import FeedForwardConfig
-from tunesmith.nn.feedforward.geglu import GEGLUConfig
-from tunesmith.nn.feedforward.gelu import GELUConfig
-from tunesmith.nn.feedforward.glu import GLUConfig
-from tunesmith.nn.feedforward.reglu import ReGLUConfig
-from tunesmith.nn.feedforward.relu import ReLUConfig
-from tunesmith.nn.feedforward.swiglu import SwiGLUConfig
-from tunesmith.nn.feedforward.swish import SwishConfig
 from tunesmith.nn.head.classify import ClassifyConfig
 from tunesmith.nn.head.lm import LMConfig
 from tunesmith.nn.head.span import SpanConfig
@@ -36,28 +29,6 @@ KEYS = {
     "decoder.norm": "@norm",
 }
 JUNK = ("rotary_emb.inv_freq",)
-
-PLAIN: dict[str, FeedForwardConfig] = {
-    "gelu": GELUConfig(),
-    "gelu_new": GELUConfig(approximate="tanh"),
-    "gelu_pytorch_tanh": GELUConfig(approximate="tanh"),
-    "gelu_fast": GELUConfig(approximate="tanh"),
-    "relu": ReLUConfig(),
-    "silu": SwishConfig(),
-    "swish": SwishConfig(),
-}
-"""Feed-forward layers of two maps by the name of their activation."""
-
-GATED: dict[str, FeedForwardConfig] = {
-    "silu": SwiGLUConfig(),
-    "swish": SwiGLUConfig(),
-    "gelu": GEGLUConfig(),
-    "gelu_new": GEGLUConfig(approximate="tanh"),
-    "gelu_pytorch_tanh": GEGLUConfig(approximate="tanh"),
-    "relu": ReGLUConfig(),
-    "sigmoid": GLUConfig(),
-}
-"""Gated ones."""
 
 _FOREIGN = {
     "d_model": "hidden_size",
@@ -217,11 +188,6 @@ def decoder(stacks: Stacks) -> TransformerConfig:
     """The decoder's settings."""
     assert stacks.decoder is not None
     return stacks.decoder
-
-
-def name_of(choice: FeedForwardConfig, table: dict[str, FeedForwardConfig]) -> str:
-    """The first name that stands for a choice."""
-    return next(name for name, other in table.items() if other == choice)
 
 
 def _lm_from_hf(config: Foreign, *, tied: bool) -> LMConfig:

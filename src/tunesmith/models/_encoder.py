@@ -4,11 +4,8 @@ from typing import Any
 
 from tunesmith.base.errors import CheckpointError
 from tunesmith.models import Foreign, Stacks
+from tunesmith.models._activations import ACTIVATION, PLAIN, name_of
 from tunesmith.models._fields import look_up, need, num_labels, problem, settings
-from tunesmith.nn.feedforward import FeedForwardConfig
-from tunesmith.nn.feedforward.gelu import GELUConfig
-from tunesmith.nn.feedforward.relu import ReLUConfig
-from tunesmith.nn.feedforward.swish import SwishConfig
 from tunesmith.nn.head._activation import Activation
 from tunesmith.nn.head.choice import ChoiceConfig
 from tunesmith.nn.head.classify import ClassifyConfig
@@ -32,24 +29,6 @@ KEYS = {
     "encoder.blocks.{i}.feedforward.up": "@encoder.layer.{i}.intermediate.dense",
     "encoder.blocks.{i}.feedforward.down": "@encoder.layer.{i}.output.dense",
     "encoder.blocks.{i}.feedforward_norm": "@encoder.layer.{i}.output.LayerNorm",
-}
-
-FEEDFORWARD: dict[str, FeedForwardConfig] = {
-    "gelu": GELUConfig(),
-    "gelu_new": GELUConfig(approximate="tanh"),
-    "gelu_pytorch_tanh": GELUConfig(approximate="tanh"),
-    "relu": ReLUConfig(),
-    "silu": SwishConfig(),
-    "swish": SwishConfig(),
-}
-ACTIVATION: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "swish",
-    "swish": "swish",
-    "tanh": "tanh",
 }
 
 
@@ -86,7 +65,7 @@ def encoder_from_hf(config: Foreign, *, offset: int = 0) -> Stacks:
             "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
             "initial_std": config.get("initializer_range", 0.02),
             "position": LearnedConfig(offset=offset),
-            "feedforward": look_up(FEEDFORWARD, config, "hidden_act"),
+            "feedforward": look_up(PLAIN, config, "hidden_act"),
             "norm": settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}),
         },
     )
@@ -105,7 +84,7 @@ def encoder_to_hf(stacks: Stacks) -> dict[str, Any]:
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.d_ff,
-        "hidden_act": next(name for name, choice in FEEDFORWARD.items() if choice == config.feedforward),
+        "hidden_act": name_of(config.feedforward, PLAIN),
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "max_position_embeddings": config.max_positions + config.position.offset,

@@ -1,7 +1,6 @@
 """What BART and T5 share: one token table under many names, and whether the output is that table too."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -51,22 +50,6 @@ def untied(tensors: Mapping[str, Tensor]) -> bool | None:
     if _HEAD not in tensors or not found:
         return None
     return not _same(tensors[_HEAD], tensors[found[0][1]])
-
-
-def refuse(config: Foreign, *fields: tuple[str, Any]) -> None:
-    """Refuse fields of config.json that are set to what cannot be honoured.
-
-    Args:
-        config: The parsed file.
-        fields: Name of each and its only supported value, which is also that of a file without it.
-
-    Raises:
-        CheckpointError: One has another value.
-    """
-    for name, supported in fields:
-        value = config.get(name)
-        if value is not None and value != supported:
-            raise CheckpointError(f"config.json {name}: only {supported!r} is supported, got {value!r}")
 
 
 def _tables(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:

@@ -44,6 +44,8 @@ def fresh_model(
     fault = fault_of_stacks(table, changed.stacks, changed.foreign)
     stds = usual
     if fault is None:
+        if changes.get("initial_std") is None:
+            changed = _usual_std(changed, table, foreign)
         stds = table.fresh_stds(changed.stacks)
     else:
         kept = {key: value for key, value in foreign.items() if key.endswith("_token_id")}
@@ -52,6 +54,18 @@ def fresh_model(
     model.source = preset
     init_normal(model, std=model.config.trunk.initial_std, seed=seed, name="model", stds=stds)
     return model, fault
+
+
+def _usual_std(config: ModelConfig, table: Family, foreign: Mapping[str, Any]) -> ModelConfig:
+    """The spread of fresh weights that the family has at these widths (T5's follows them)."""
+    sizes = {key: value for key, value in table.to_hf(config.stacks).items() if not key.startswith("init")}
+    again = table.from_hf({**foreign, **sizes})
+    update = {}
+    for name in ("encoder", "decoder"):
+        ours, usual = getattr(config, name), getattr(again, name)
+        if ours is not None and usual is not None:
+            update[name] = ours.model_copy(update={"initial_std": usual.initial_std})
+    return config.model_copy(update=update)
 
 
 def _family_of(preset: str) -> Family:

@@ -8,7 +8,7 @@ import torch
 from tunesmith.base.errors import SettingError
 from tunesmith.base.layout import make_layout
 from tunesmith.base.shapes import Int, Tensor
-from tunesmith.models._generation import Generation, start_of
+from tunesmith.models._generation_settings import Generation, start_of
 from tunesmith.nn.decoding.adjust import Adjustments
 from tunesmith.nn.decoding.beam import beam_search
 from tunesmith.nn.decoding.greedy import greedy

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, Fused, HeadTable, Stacks
-from tunesmith.models._encoder import FEEDFORWARD, classify_from_hf
-from tunesmith.models._encoder_decoder import one_table, refuse, untied
-from tunesmith.models._fields import look_up, need, settings
+from tunesmith.models._activations import PLAIN, name_of
+from tunesmith.models._encoder import classify_from_hf
+from tunesmith.models._encoder_decoder import one_table, untied
+from tunesmith.models._fields import look_up, need, refuse, settings
 from tunesmith.nn.head.lm import LMConfig
 from tunesmith.nn.head.span import SpanConfig
 from tunesmith.nn.norm.layer_norm import LayerNormConfig
@@ -67,7 +68,7 @@ def _stack_from_hf(config: Foreign, stack: Literal["encoder", "decoder"]) -> Tra
         "feedforward_dropout": config.get("activation_dropout", 0.0),
         "initial_std": config.get("init_std", 0.02),
         "position": LearnedConfig(offset=_OFFSET),
-        "feedforward": look_up(FEEDFORWARD, config, "activation_function"),
+        "feedforward": look_up(PLAIN, config, "activation_function"),
         "norm": LayerNormConfig(eps=1e-5),
     }
     names = {
@@ -84,15 +85,15 @@ def _stack_from_hf(config: Foreign, stack: Literal["encoder", "decoder"]) -> Tra
 def _from_hf(config: Foreign) -> Stacks:
     refuse(
         config,
-        ("is_decoder", False),
-        ("is_encoder_decoder", True),
-        ("encoder_layerdrop", 0.0),
-        ("decoder_layerdrop", 0.0),
-        ("normalize_before", False),
-        ("normalize_embedding", True),
-        ("add_final_layer_norm", False),
-        ("add_bias_logits", False),
-        ("static_position_embeddings", False),
+        is_decoder=False,
+        is_encoder_decoder=True,
+        encoder_layerdrop=0.0,
+        decoder_layerdrop=0.0,
+        normalize_before=False,
+        normalize_embedding=True,
+        add_final_layer_norm=False,
+        add_bias_logits=False,
+        static_position_embeddings=False,
     )
     return Stacks(_stack_from_hf(config, "encoder"), _stack_from_hf(config, "decoder"))
 
@@ -107,7 +108,7 @@ def _to_hf(stacks: Stacks) -> dict[str, Any]:
             f"{stack}_layers": config.num_layers,
             f"{stack}_attention_heads": config.num_heads,
             f"{stack}_ffn_dim": config.d_ff,
-            "activation_function": next(name for name, choice in FEEDFORWARD.items() if choice == config.feedforward),
+            "activation_function": name_of(config.feedforward, PLAIN),
             "max_position_embeddings": config.max_positions,
             "scale_embedding": config.embedding_scale != 1.0,
             "dropout": config.dropout,

@@ -13,14 +13,8 @@ from typing import Any
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, HeadTable, Stacks
-from tunesmith.models._encoder import (
-    ACTIVATION,
-    classify_from_hf,
-    encoder_from_hf,
-    encoder_to_hf,
-    lm_from_hf,
-    tag_from_hf,
-)
+from tunesmith.models._activations import ACTIVATION
+from tunesmith.models._encoder import classify_from_hf, encoder_from_hf, encoder_to_hf, lm_from_hf, tag_from_hf
 from tunesmith.models._fields import look_up, need, settings
 from tunesmith.nn.convolution import ConvolutionConfig
 from tunesmith.nn.head.choice import ChoiceConfig

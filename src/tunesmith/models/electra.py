@@ -7,8 +7,8 @@ from typing import Any
 
 from tunesmith.base.errors import CheckpointError
 from tunesmith.models import Family, Foreign, HeadTable, Stacks
+from tunesmith.models._activations import ACTIVATION
 from tunesmith.models._encoder import (
-    ACTIVATION,
     KEYS,
     choice_from_hf,
     classify_from_hf,

@@ -11,7 +11,8 @@ import torch
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, Fused, Stacks
-from tunesmith.models._decoder import PLAIN, decoder, heads, name_of
+from tunesmith.models._activations import PLAIN, name_of
+from tunesmith.models._decoder import decoder, heads
 from tunesmith.models._fields import flag, look_up, may, need, refuse, renamed, settings
 from tunesmith.nn.norm.layer_norm import LayerNormConfig
 from tunesmith.nn.position.learned import LearnedConfig

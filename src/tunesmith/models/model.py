@@ -13,7 +13,7 @@ from tunesmith.base.shapes import Float, Int, Shaped, Tensor
 from tunesmith.models import Family, Stacks
 from tunesmith.models._fill import fill, stored
 from tunesmith.models._generate import generate
-from tunesmith.models._generation import padding_of, settings_of
+from tunesmith.models._generation_settings import padding_of, settings_of
 from tunesmith.models._keys import foreign_name
 from tunesmith.models._padded import Padded
 from tunesmith.models._permuted import hidden_pairs, targets_of

@@ -13,13 +13,9 @@ import torch
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, Fused, HeadTable, Stacks
-from tunesmith.models._encoder import ACTIVATION, classify_from_hf, lm_from_hf, tag_from_hf
+from tunesmith.models._activations import ACTIVATION, GATED, name_of
+from tunesmith.models._encoder import classify_from_hf, lm_from_hf, tag_from_hf
 from tunesmith.models._fields import look_up, need, settings
-from tunesmith.nn.feedforward import FeedForwardConfig
-from tunesmith.nn.feedforward.geglu import GEGLUConfig
-from tunesmith.nn.feedforward.glu import GLUConfig
-from tunesmith.nn.feedforward.reglu import ReGLUConfig
-from tunesmith.nn.feedforward.swiglu import SwiGLUConfig
 from tunesmith.nn.head.choice import ChoiceConfig
 from tunesmith.nn.head.classify import ClassifyConfig
 from tunesmith.nn.head.lm import LMConfig
@@ -32,15 +28,6 @@ from tunesmith.nn.transformer import LayerConfig, TransformerConfig
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
 _THETA = {_GLOBAL: ("global_rope_theta", 160_000.0), _LOCAL: ("local_rope_theta", 10_000.0)}
 _POOLINGS = {"cls": "first", "mean": "mean"}
-_FEEDFORWARD: dict[str, FeedForwardConfig] = {
-    "gelu": GEGLUConfig(),
-    "gelu_new": GEGLUConfig(approximate="tanh"),
-    "gelu_pytorch_tanh": GEGLUConfig(approximate="tanh"),
-    "silu": SwiGLUConfig(),
-    "swish": SwiGLUConfig(),
-    "relu": ReGLUConfig(),
-    "sigmoid": GLUConfig(),
-}
 _FOREIGN = {
     "d_model": "hidden_size",
     "d_ff": "intermediate_size",
@@ -124,7 +111,7 @@ def _from_hf(config: Foreign) -> Stacks:
             "feedforward_dropout": config.get("mlp_dropout", 0.0),
             "initial_std": config.get("initializer_range", 0.02),
             "position": _position(config, _GLOBAL),
-            "feedforward": look_up(_FEEDFORWARD, config, "hidden_activation"),
+            "feedforward": look_up(GATED, config, "hidden_activation"),
             "norm": settings(
                 LayerNormConfig,
                 {"eps": config.get("norm_eps", 1e-5), "bias": bool(config.get("norm_bias"))},
@@ -157,7 +144,7 @@ def _to_hf(stacks: Stacks) -> dict[str, Any]:
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.d_ff,
-        "hidden_activation": next(name for name, choice in _FEEDFORWARD.items() if choice == config.feedforward),
+        "hidden_activation": name_of(config.feedforward, GATED),
         "max_position_embeddings": config.max_positions,
         "layer_types": [kinds[i % len(kinds)] for i in range(config.num_layers)],
         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": base} for kind, base in theta.items()},

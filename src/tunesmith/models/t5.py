@@ -12,16 +12,10 @@ from typing import Any, Literal
 
 from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, HeadTable, Stacks
+from tunesmith.models._activations import GATED, PLAIN, name_of
 from tunesmith.models._encoder import classify_from_hf
-from tunesmith.models._encoder_decoder import one_table, refuse, untied
-from tunesmith.models._fields import look_up, need, num_labels, number, settings
-from tunesmith.nn.feedforward import FeedForwardConfig
-from tunesmith.nn.feedforward.geglu import GEGLUConfig
-from tunesmith.nn.feedforward.gelu import GELUConfig
-from tunesmith.nn.feedforward.reglu import ReGLUConfig
-from tunesmith.nn.feedforward.relu import ReLUConfig
-from tunesmith.nn.feedforward.swiglu import SwiGLUConfig
-from tunesmith.nn.feedforward.swish import SwishConfig
+from tunesmith.models._encoder_decoder import one_table, untied
+from tunesmith.models._fields import look_up, need, num_labels, number, refuse, settings
 from tunesmith.nn.head.lm import LMConfig
 from tunesmith.nn.head.span import SpanConfig
 from tunesmith.nn.head.tag import TagConfig
@@ -30,18 +24,6 @@ from tunesmith.nn.position.t5_bias import T5BiasConfig
 from tunesmith.nn.transformer import TransformerConfig
 
 _NO_LIMIT = 1_000_000  # tokens: relative positions have no end
-_PLAIN: dict[str, FeedForwardConfig] = {
-    "relu": ReLUConfig(),
-    "gelu_new": GELUConfig(approximate="tanh"),
-    "gelu": GELUConfig(),
-    "silu": SwishConfig(),
-}
-_GATED: dict[str, FeedForwardConfig] = {
-    "relu": ReGLUConfig(),
-    "gelu_new": GEGLUConfig(approximate="tanh"),
-    "gelu": GEGLUConfig(),
-    "silu": SwiGLUConfig(),
-}
 
 
 def _keys(stack: str, *, last: int) -> dict[str, str]:
@@ -65,7 +47,7 @@ def _keys(stack: str, *, last: int) -> dict[str, str]:
 def _keys_of(stacks: Stacks) -> dict[str, str]:
     """1.0 has one map up, ``wi``; 1.1 has a gate, ``wi_0``, and ``wi_1``."""
     assert stacks.encoder is not None
-    gated = stacks.encoder.feedforward in _GATED.values()
+    gated = stacks.encoder.feedforward in GATED.values()
     keys = {}
     for stack, last in (("encoder", 1), ("decoder", 2)):
         ours, theirs = f"{stack}.blocks.{{i}}.feedforward", f"@{stack}.block.{{i}}.layer.{last}.DenseReluDense"
@@ -81,7 +63,7 @@ def _stack_from_hf(config: Foreign, stack: Literal["encoder", "decoder"]) -> Tra
     )
     gate, _, word = str(config.get("feed_forward_proj", "relu")).rpartition("-")
     word = "gelu_new" if gate and word == "gelu" else word
-    table = _GATED if config.get("is_gated_act", gate == "gated") else _PLAIN
+    table = GATED if config.get("is_gated_act", gate == "gated") else PLAIN
     fields = {
         "vocab_size": need(config, "vocab_size"),
         "d_model": width,
@@ -126,7 +108,7 @@ def _stack_from_hf(config: Foreign, stack: Literal["encoder", "decoder"]) -> Tra
 
 
 def _from_hf(config: Foreign) -> Stacks:
-    refuse(config, ("is_decoder", False))
+    refuse(config, is_decoder=False)
     return Stacks(_stack_from_hf(config, "encoder"), _stack_from_hf(config, "decoder"))
 
 
@@ -135,8 +117,8 @@ def _to_hf(stacks: Stacks) -> dict[str, Any]:
     assert config is not None
     assert isinstance(config.position, T5BiasConfig)
     assert isinstance(config.norm, RMSNormConfig)
-    gated = config.feedforward in _GATED.values()
-    word = next(word for word, choice in (_GATED if gated else _PLAIN).items() if choice == config.feedforward)
+    gated = config.feedforward in GATED.values()
+    word = name_of(config.feedforward, GATED if gated else PLAIN)
     return {
         "vocab_size": config.vocab_size,
         "d_model": config.d_model,

@@ -11,7 +11,8 @@ from typing import Any
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.shapes import Tensor
 from tunesmith.models import Family, Foreign, Fused, HeadTable, Stacks
-from tunesmith.models._encoder import ACTIVATION, FEEDFORWARD, classify_from_hf, lm_from_hf
+from tunesmith.models._activations import ACTIVATION, PLAIN, name_of
+from tunesmith.models._encoder import classify_from_hf, lm_from_hf
 from tunesmith.models._fields import look_up, need, settings
 from tunesmith.models._fields import num_labels as count_labels
 from tunesmith.nn.head.choice import ChoiceConfig
@@ -70,7 +71,7 @@ def _from_hf(config: Foreign) -> Stacks:
             "final_dropout": rate,
             "initial_std": config.get("initializer_range", 0.02),
             "position": TransformerXLConfig(segments=True),
-            "feedforward": look_up(FEEDFORWARD, config, "ff_activation"),
+            "feedforward": look_up(PLAIN, config, "ff_activation"),
             "norm": settings(LayerNormConfig, {"eps": config.get("layer_norm_eps", 1e-12)}, names=_FOREIGN),
         },
         names=_FOREIGN,
@@ -89,7 +90,7 @@ def _to_hf(stacks: Stacks) -> dict[str, Any]:
         "n_head": config.num_heads,
         "d_head": config.head_width,
         "d_inner": config.d_ff,
-        "ff_activation": next(name for name, choice in FEEDFORWARD.items() if choice == config.feedforward),
+        "ff_activation": name_of(config.feedforward, PLAIN),
         "attn_type": "uni" if config.causal else "bi",
         "dropout": config.dropout,
         "initializer_range": config.initial_std,

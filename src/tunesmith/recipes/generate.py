@@ -12,7 +12,7 @@ from tunesmith.base.config import Config, build
 from tunesmith.base.errors import DataError, SettingError
 from tunesmith.base.random import key
 from tunesmith.models._generate import generate as generate_tokens
-from tunesmith.models._generation import Generation, settings_of
+from tunesmith.models._generation_settings import Generation, settings_of
 from tunesmith.models.model import Model
 from tunesmith.recipes.load import load
 from tunesmith.recipes.open import need_tokenizer, set_tokenizer

@@ -142,6 +142,13 @@ def load_run(folder: str | Path) -> Run:
 def _foreign(folder: Path) -> Opened:
     if (folder / "adapter_config.json").is_file():
         return open_adapter(folder)
-    if (folder / "run.toml").is_file():
+    one = next((path.parent for path in sorted(folder.glob("*/*/tunesmith.json"))), None)
+    if (folder / "leaderboard.csv").is_file() and one is not None:
+        raise CheckpointError(f"{folder}: a comparison: name one of its runs, such as {one}")
+    if (folder / "run.toml").is_file() and not (folder / "metrics.json").is_file():
         raise CheckpointError(f"{folder}: this run is unfinished: the same command with --resume goes on with it")
+    if (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: a model without a task: tune it first: tunesmith tune {folder} DATA --out RUN"
+        )
     raise CheckpointError(f"{folder}: not a run: it has no tunesmith.json")

@@ -7,7 +7,7 @@ import torch
 
 from tunesmith.base.errors import DataError
 from tunesmith.models._generate import score_tokens
-from tunesmith.models._generation import begin_of
+from tunesmith.models._generation_settings import begin_of
 from tunesmith.models.model import Model
 from tunesmith.recipes.open import need_tokenizer
 from tunesmith.recipes.speaker import openings, with_lm_head

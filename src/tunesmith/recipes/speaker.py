@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tunesmith.base.errors import CheckpointError, DataError
 from tunesmith.models._checkpoint import head_from_hf
-from tunesmith.models._generation import begin_of
+from tunesmith.models._generation_settings import begin_of
 from tunesmith.models.model import Model
 from tunesmith.nn.head.lm import LM
 from tunesmith.recipes.open import need_tokenizer

@@ -34,22 +34,14 @@ class Session:
         self.decoder, self.head, self.memory, self.dtype = decoder, head, memory, dtype
         self.cache = Cache.of(decoder.config.num_layers, room=room)
 
-    @property
-    def size(self) -> int:
-        """Number of sequences."""
-        return len(self.cache.lengths)
-
     def feed(self, documents: Sequence[Int[Tensor, "T"]]) -> Float[Tensor, "B V"]:
         """Let each sequence read some tokens; gives the logits of what comes next, in fp32 (or fp64)."""
-        lengths = [len(document) for document in documents]
-        layout = make_layout(lengths, device=documents[0].device, past=self.cache.lengths or None)
+        layout = self._behind(documents)
         return self._run(torch.cat(list(documents)), layout, layout.ends)
 
     def feed_all(self, documents: Sequence[Int[Tensor, "T"]]) -> Float[Tensor, "N V"]:
         """As `feed`, with the logits behind every token that is read, packed."""
-        lengths = [len(document) for document in documents]
-        layout = make_layout(lengths, device=documents[0].device, past=self.cache.lengths or None)
-        return self._run(torch.cat(list(documents)), layout, None)
+        return self._run(torch.cat(list(documents)), self._behind(documents), None)
 
     def step(self, tokens: Int[Tensor, "B"]) -> Float[Tensor, "B V"]:
         """Let each sequence read one token."""
@@ -59,6 +51,11 @@ class Session:
     def select(self, rows: Int[Tensor, "C"]) -> None:
         """Keep these sequences, in this order; one may stand there several times."""
         self.cache.select(rows)
+
+    def _behind(self, documents: Sequence[Tensor]) -> Layout:
+        """Where tokens lie that follow what the cache holds."""
+        lengths = [len(document) for document in documents]
+        return make_layout(lengths, device=documents[0].device, past=self.cache.lengths or None)
 
     def _run(self, token_ids: Tensor, layout: Layout, rows: Tensor | None) -> Tensor:
         memory = self.memory

@@ -1,0 +1,94 @@
+"""Which sequences a step sees: each once an epoch, from any point on, as the budget is spent."""
+
+import numpy as np
+import pytest
+from made_samples import FRAMES
+
+from tunesmith.base.errors import DataError
+from tunesmith.recipes.feed import Feed
+from tunesmith.recipes.pretrain_settings import PretrainSettings
+from tunesmith.text.tokens import Tokens
+from tunesmith.train.checkpoint import Progress
+
+
+def make_feed(*, count=23, lengths=None, **changes):
+    draw = np.random.default_rng(0)
+    sizes = draw.integers(3, 20, count) if lengths is None else lengths
+    tokens = Tokens([[list(range(200, 200 + n))] for n in sizes])
+    tree = {"train": {"batch_size": 4, "max_steps": 100}, "data": {"max_tokens": 32}}
+    for path, value in changes.items():
+        part, _, name = path.partition("__")
+        tree.setdefault(part, {})[name] = value
+    return Feed(tokens, FRAMES["t5"], PretrainSettings.model_validate(tree))
+
+
+def places(feed, steps, *, spent=0.5):
+    progress = Progress()
+    return [place for _ in range(steps) for place in feed.step(progress, spent)]
+
+
+def test_each_epoch_has_each_sequence_once():
+    found = places(make_feed(), 23)
+    for epoch in range(4):
+        numbers = [place.number for place in found if place.epoch == epoch]
+        assert sorted(numbers) == list(range(23))
+    assert [p.number for p in found if p.epoch == 0] != [p.number for p in found if p.epoch == 1]
+
+
+@pytest.mark.parametrize("at", [1, 5, 6, 13])
+def test_any_point_can_be_sought(at):
+    """A new feed with the cursor alone goes on as the first one does, masks and all."""
+    first, progress = make_feed(), Progress()
+    for _ in range(at):
+        first.step(progress, 0.5)
+    again = Progress(cursor=dict(progress.cursor))
+    one, other = first.step(progress, 0.5), (second := make_feed()).step(again, 0.5)
+    assert one == other
+    for place in one:
+        a, b = first.draw(place), second.draw(place)
+        assert a.sample.ids.tolist() == b.sample.ids.tolist()
+        assert a.stream.random() == b.stream.random()
+
+
+def test_masks_are_new_each_epoch_unless_they_are_static():
+    def stream(feed, epoch):
+        place = next(p for p in places(feed, 12 * 6) if p.epoch == epoch and p.number == 3)
+        return feed.draw(place).stream.random()
+
+    new = make_feed()
+    assert stream(new, 0) != stream(new, 2)
+    static = make_feed(objective__name="mlm", objective__masking="static", objective__copies=2)
+    assert stream(static, 0) == stream(static, 2) != stream(static, 1)
+
+
+def test_batches_grow():
+    feed = make_feed(train__batch_size=16, train__batch_start=4, train__batch_warmup=0.5)
+    assert [feed.batch_size(spent) for spent in (0.0, 0.25, 0.5, 1.0)] == [4, 10, 16, 16]
+    progress = Progress()
+    assert [len(feed.step(progress, spent)) for spent in (0.0, 0.25, 0.9)] == [4, 10, 16]
+
+
+def test_short_sequences_come_first():
+    feed = make_feed(lengths=[40] * 9, data__short_tokens=11, data__short_share=0.6)
+    progress = Progress()
+    early, late = feed.step(progress, 0.5), feed.step(progress, 0.6)
+    assert {place.stage for place in early} == {0}
+    assert {place.stage for place in late} == {1}
+    assert max(len(feed.draw(place).sample) for place in early) == 11
+    assert max(len(feed.draw(place).sample) for place in late) == 32
+    assert progress.cursor == {"stage": 1, "epoch": 0, "offset": 4}
+
+
+def test_steps_of_similar_lengths():
+    feed = make_feed(count=400, data__grouping="length")
+    progress, spreads = Progress(), []
+    for _ in range(100):
+        sizes = [len(feed.draw(place).sample) for place in feed.step(progress, 0.5)]
+        spreads.append(max(sizes) - min(sizes))
+    assert np.mean(spreads) < 2
+    assert progress.cursor == {"stage": 1, "epoch": 1, "offset": 0}
+
+
+def test_no_sequence_is_one_line():
+    with pytest.raises(DataError, match="corpus: gives no sequence"):
+        make_feed(lengths=[]).samples(1, 0)
