@@ -39,10 +39,17 @@ TWO = [
 """For two processes: the micro-batches of both, those of the first end at the middle."""
 
 
-def assert_same(got, want, dtype):
+def assert_same(got, want, dtype, exact=None):
+    """1e-10 in float64; in fp32 1e-5 of a tensor's maximum.
+
+    The gradient of a key's bias is zero by mathematics (softmax sees no constant), so what fp32 leaves there is
+    measured against the largest gradient of all: ``exact`` are the gradients in float64, which tell such tensors.
+    """
     assert set(got) == set(want)
+    largest = max(float(gradient.abs().max()) for gradient in want.values())
     for name, gradient in want.items():
-        limit = 1e-10 if dtype == torch.float64 else 1e-5 * float(gradient.abs().max())
+        nothing = exact is not None and float(exact[name].abs().max()) < 1e-12
+        limit = 1e-10 if dtype == torch.float64 else 1e-5 * (largest if nothing else float(gradient.abs().max()))
         torch.testing.assert_close(
             got[name], gradient, rtol=0, atol=limit, msg=lambda text, name=name: f"{name}: {text}"
         )
@@ -59,9 +66,9 @@ def test_one_process(name):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", LEARNERS)
 def test_one_process_in_all_ways(name, dtype):
-    whole = gradients(name, [COUNT], dtype=dtype)
+    whole, exact = gradients(name, [COUNT], dtype=dtype), gradients(name, [COUNT])
     for way in WAYS[1:]:
-        assert_same(gradients(name, way, dtype=dtype), whole, dtype)
+        assert_same(gradients(name, way, dtype=dtype), whole, dtype, exact)
 
 
 def test_the_ways_are_twenty():
@@ -82,9 +89,9 @@ def test_two_processes(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     for name in LEARNERS:
         for dtype in (torch.float64, torch.float32):
-            whole = gradients(name, [COUNT], dtype=dtype)
+            whole, exact = gradients(name, [COUNT], dtype=dtype), gradients(name, [COUNT])
             for number in range(len(TWO)):
-                assert_same(load_file(tmp_path / f"{name}-{number}-{dtype}.safetensors"), whole, dtype)
+                assert_same(load_file(tmp_path / f"{name}-{number}-{dtype}.safetensors"), whole, dtype, exact)
 
 
 def test_dropping_a_target_is_seen():
