@@ -6,7 +6,7 @@ from made_samples import FIRST, FRAMES, drawn, vocabulary
 
 from tunesmith.base import choices
 from tunesmith.models._fresh import fresh_model
-from tunesmith.recipes.pretrain import Trainee
+from tunesmith.recipes.learner import Trainee
 from tunesmith.text.sample import Sample
 
 SIZE = 260

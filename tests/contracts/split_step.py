@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from tunesmith.train.checkpoint import Progress
 from tunesmith.train.parallel import Parallel, processes
-from tunesmith.train.step import Stepper, Update
+from tunesmith.train.step import Stepper
+from tunesmith.train.update import Update
 
 COUNT = 12
 

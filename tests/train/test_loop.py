@@ -17,7 +17,8 @@ from tunesmith.train.loop import Evaluation, Interrupted, Plan, train
 from tunesmith.train.optim.adamw import AdamWConfig
 from tunesmith.train.parallel import Parallel
 from tunesmith.train.schedule.linear import LinearConfig
-from tunesmith.train.step import Stepper, TrainingError, Update
+from tunesmith.train.step import Stepper, TrainingError
+from tunesmith.train.update import Update
 
 SIZE, STEPS = 24, 12
 CPU = torch.device("cpu")
@@ -293,10 +294,20 @@ def test_an_exploding_loss_stops_with_a_checkpoint_from_before(tmp_path):
 
     work = Explodes()
     with pytest.raises(TrainingError, match="the loss exploded: .* at step 30"):
-        run(work, tmp_path, steps=60, evaluations=1, checkpoint_seconds=0.0)
+        run(work, tmp_path, steps=60, evaluations=1, checkpoint_seconds=0.0, exploded=2.0)
     kept = Checkpoints(tmp_path).load(stepper(LeastSquares()).updates)
     assert kept is not None
     assert kept.step == 20
+
+
+def test_a_loss_may_rise_where_nothing_else_is_said(tmp_path):
+    """Tuning may begin with a model that is at home in the data: its first losses say nothing of the later ones."""
+
+    class Rises(LeastSquares):
+        def loss(self, batch, noise=None):
+            return super().loss(batch, noise) * (1e-3 if self.seen[-1] < 10 else 1)
+
+    assert run(Rises(), tmp_path, steps=40).step == 40
 
 
 @pytest.mark.parametrize("tokens", [1, 100, 333])

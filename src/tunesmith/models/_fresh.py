@@ -38,16 +38,13 @@ def fresh_model(
         foreign["decoder_start_token_id"] = start
     foreign["vocab_size"] = vocabulary.size
     config = config_from_hf(foreign, source=preset)
-    usual = table.fresh_stds(config.stacks)
     encoder, decoder = (_changed(stack, changes) for stack in (config.encoder, config.decoder))
     changed = ModelConfig(family=config.family, encoder=encoder, decoder=decoder, foreign=config.foreign)
     fault = fault_of_stacks(table, changed.stacks, changed.foreign)
-    stds = usual
-    if fault is None:
-        if changes.get("initial_std") is None:
-            changed = _usual_std(changed, table, foreign)
-        stds = table.fresh_stds(changed.stacks)
-    else:
+    if fault is None and changes.get("initial_std") is None:
+        changed = _usual_std(changed, table, foreign)
+    stds = table.fresh_stds(changed.stacks)
+    if fault is not None:
         kept = {key: value for key, value in foreign.items() if key.endswith("_token_id")}
         changed = ModelConfig(family="custom", encoder=encoder, decoder=decoder, foreign=kept)
     model = Model(changed)

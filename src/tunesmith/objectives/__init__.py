@@ -16,6 +16,7 @@ from tunesmith.base.layout import Layout, make_layout, spare_rows
 from tunesmith.base.shapes import Bool, Int, Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
+from tunesmith.text.inputs import InputConfig
 from tunesmith.text.sample import Drawn, Vocabulary
 
 
@@ -204,6 +205,14 @@ class ObjectiveConfig(Choice, abc.ABC):
     def raw_tokens(self, max_tokens: int) -> int:
         """Tokens of a raw sequence such that the input made from it has at most ``max_tokens`` (T5: 568 for 512)."""
         return max_tokens
+
+    def check_input(self, input: InputConfig) -> None:
+        """Refuse an input format that does not give what is asked.
+
+        Raises:
+            SettingError: It does not; the line says what to set.
+        """
+        return
 
     @property
     def duplicates(self) -> int | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pydantic
 import torch
 import torch.nn.functional as F
 
@@ -11,22 +12,49 @@ from tunesmith.base.shapes import Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.head.pretrain import Pretrain, PretrainConfig
-from tunesmith.objectives import Batch, Objective, Phase, by_length, packed
-from tunesmith.objectives._masking import Masking, documents_of
+from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, by_length, packed
+from tunesmith.objectives._masking import Masking, MaskingConfig, documents_of
 from tunesmith.objectives._run import family_head, hidden_states, lm_of, need, wide
-from tunesmith.text.sample import Drawn
+from tunesmith.text.inputs import InputConfig
+from tunesmith.text.sample import Drawn, Vocabulary
+
+NEGATIVES = {"nsp": "random", "sop": "swapped"}
+"""What a second text is that is not the right one, by objective."""
+_ASKED = {"nsp": "that follow each other or not", "sop": "in order or swapped"}
 
 
-def pair_head(model: Model, objective: str) -> HeadConfig:
-    """The family's pretraining head.
+class PairConfig(ObjectiveConfig):
+    """Settings of masked language modelling with a question about two texts; the file's name says which."""
 
-    Raises:
-        SettingError: The model is no encoder, or its family has no such head.
-    """
-    need(model, objective, kind="encoder")
-    if model.config.family == "custom":
-        return PretrainConfig()
-    return family_head(model, "pretrain")
+    mlm: MaskingConfig = pydantic.Field(default=MaskingConfig(), description="Masks, as for objective mlm.")
+
+    def head(self, model: Model) -> HeadConfig | None:
+        """The family's pretraining head."""
+        need(model, self.choice_name(), kind="encoder")
+        return PretrainConfig() if model.config.family == "custom" else family_head(model, "pretrain")
+
+    def build(self, model: Model, vocabulary: Vocabulary, *, max_tokens: int, seed: int) -> "PairObjective":
+        """The objective."""
+        name = self.choice_name()
+        return PairObjective(Masking(self.mlm, vocabulary, objective=name), name=name)
+
+    def check_input(self, input: InputConfig) -> None:
+        """Refuse texts that come alone, and pairs that answer another question."""
+        if input.second_texts != NEGATIVES[self.choice_name()]:
+            raise no_pairs(self.choice_name())
+
+    @property
+    def duplicates(self) -> int | None:
+        """Frozen copies, where masking is static."""
+        return self.mlm.frozen
+
+
+def no_pairs(objective: str) -> SettingError:
+    """What to say where an input gives no such pairs."""
+    return SettingError(
+        f"objective: {objective} asks about pairs of texts {_ASKED[objective]}, which this input does not give: set "
+        f"input=segment_pair input.negatives={NEGATIVES[objective]}"
+    )
 
 
 class PairObjective(Objective):
@@ -35,13 +63,11 @@ class PairObjective(Objective):
     Args:
         masking: Chooses tokens and hides them.
         name: Name of the objective, and of the question's loss term.
-        negatives: Setting of the input that gives pairs with labels.
     """
 
-    def __init__(self, masking: Masking, *, name: str, negatives: str):
+    def __init__(self, masking: Masking, *, name: str):
         self.masking = masking
         self.name = name
-        self.negatives = negatives
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -55,7 +81,7 @@ class PairObjective(Objective):
             SettingError: A sample has no label of its pair.
         """
         if any(one.sample.pair is None for one in drawn):
-            raise self._no_pairs()
+            raise no_pairs(self.name)
         pieces = [piece for one in drawn for piece in documents_of(one.sample, self.masking(one))]
         order = by_length(pieces)
         source, rows, labels = packed([pieces[i] for i in order], device=device)
@@ -63,25 +89,6 @@ class PairObjective(Objective):
         wanted, places = torch.cat([rows, source.layout.starts]).unique(return_inverse=True)
         batch = Batch(len(drawn), source.layout.num_tokens, source, rows=rows, labels=labels, pair=pair)
         return replace(batch, more={"wanted": wanted, "lm": places[: len(rows)], "first": places[len(rows) :]})
-
-    def check_input(self, negatives: str) -> None:
-        """Refuse pairs that answer another question.
-
-        Args:
-            negatives: How the input makes second texts.
-
-        Raises:
-            SettingError: Not as this objective asks.
-        """
-        if negatives != self.negatives:
-            raise self._no_pairs()
-
-    def _no_pairs(self) -> SettingError:
-        what = {"random": "that follow each other or not", "swapped": "in order or swapped"}[self.negatives]
-        return SettingError(
-            f"objective: {self.name} asks about pairs of texts {what}, which this input does not give: set "
-            f"input=segment_pair input.negatives={self.negatives}"
-        )
 
     def targets(self, batch: Batch) -> dict[str, int]:
         """Hidden tokens, and pairs."""

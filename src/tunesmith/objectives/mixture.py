@@ -25,6 +25,7 @@ from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.head.lm import LMConfig
 from tunesmith.nn.head.pretrain import PretrainConfig
 from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase
+from tunesmith.text.inputs import InputConfig
 from tunesmith.text.sample import Drawn, Vocabulary
 
 Part = Annotated[pydantic.SerializeAsAny[ObjectiveConfig], choices.chosen("objective")]
@@ -51,6 +52,11 @@ class MixtureConfig(ObjectiveConfig):
     def duplicates(self) -> int | None:
         """Those of the parts."""
         return self.parts[0].duplicates
+
+    def check_input(self, input: InputConfig) -> None:
+        """As each part does."""
+        for part in self.parts:
+            part.check_input(input)
 
     def raw_tokens(self, max_tokens: int) -> int:
         """What suits all parts."""

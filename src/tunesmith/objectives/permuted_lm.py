@@ -21,8 +21,9 @@ from tunesmith.base.shapes import Int, Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.two_streams import two_streams
-from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, Piece, by_length, packed
+from tunesmith.objectives import Batch, ObjectiveConfig, Piece, by_length, packed
 from tunesmith.objectives._documents import documents
+from tunesmith.objectives._lm import LMObjective
 from tunesmith.objectives._run import family_head, lm_of, need
 from tunesmith.text.sample import Drawn, Vocabulary
 
@@ -59,7 +60,7 @@ class PermutedLMConfig(ObjectiveConfig):
         return PermutedLM(self)
 
 
-class PermutedLM(Objective):
+class PermutedLM(LMObjective):
     """Two streams: the query stream of the targets, over the content stream of all tokens.
 
     Args:
@@ -68,11 +69,6 @@ class PermutedLM(Objective):
 
     def __init__(self, config: PermutedLMConfig):
         self.config = config
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """One update."""
-        return (Phase("train", {"lm": 1.0}, lambda name: True),)
 
     def prepare(self, drawn: Sequence[Drawn], *, device: torch.device | str = "cpu") -> Batch:
         """A micro-batch."""
@@ -105,11 +101,6 @@ class PermutedLM(Objective):
             labels=labels,
             hidden=(alone[:, :, None] <= order[:, None]) & (order >= 0)[:, None],
         )
-
-    def targets(self, batch: Batch) -> dict[str, int]:
-        """Predicted tokens."""
-        assert batch.rows is not None
-        return {"lm": len(batch.rows)}
 
     def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
         """Sum of the cross-entropies."""

@@ -3,23 +3,18 @@
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from tunesmith.base.errors import SettingError, UserError
 from tunesmith.base.files import remove_quietly, write_atomic, write_json
-from tunesmith.base.shapes import Tensor
 from tunesmith.models._checkpoint import save
-from tunesmith.models._fresh import fresh_model
 from tunesmith.models.model import Model
-from tunesmith.objectives import Batch, Objective
-from tunesmith.objectives._pair import PairObjective
+from tunesmith.objectives import Objective
 from tunesmith.recipes.corpus import Ready, make_ready
-from tunesmith.recipes.feed import Feed, Place
+from tunesmith.recipes.feed import Feed
+from tunesmith.recipes.learner import Pretraining, Trainee, make_learner, make_updates
 from tunesmith.recipes.listener import Listener, Silent
 from tunesmith.recipes.load import load
 from tunesmith.recipes.output import METRICS, OutputFolder
@@ -27,7 +22,6 @@ from tunesmith.recipes.pretrain_settings import PretrainSettings, pretrain_setti
 from tunesmith.recipes.settings import nested
 from tunesmith.recipes.validation import Losses, Validation
 from tunesmith.report.training import render_training
-from tunesmith.text.batching import cut_by_tokens
 from tunesmith.train.checkpoint import Checkpoints, Progress
 from tunesmith.train.loop import Evaluation, Plan, train
 from tunesmith.train.parallel import Parallel, full, processes
@@ -38,8 +32,10 @@ from tunesmith.train.precision import (
     reset_peak_memory,
     reuse_memory,
 )
-from tunesmith.train.step import Stepper, Update
+from tunesmith.train.step import Stepper
 
+EXPLODED = 2.0
+"""A loss that stays above this many times its beginning ends the run: a fresh model begins with the highest one."""
 _FINISHED, _READY, _FAILED = 0.0, 1.0, 2.0  # what the leading process tells the others
 
 
@@ -125,7 +121,7 @@ def _learn(
 ) -> None:
     """The run itself, in a folder that is ours."""
     model, objective = make_learner(settings, ready, listener)
-    listener.note(f"computing in {_name(machine.dtype)} on {machine.device.type}: {machine.reason}")
+    listener.note(f"computing in {machine.precision} on {machine.device.type}: {machine.reason}")
     reuse_memory()
     trainee = Trainee(model, objective).to(machine.device)
     total = sum(p.numel() for p in trainee.parameters())
@@ -176,109 +172,6 @@ def _learn(
     parallel.barrier()
 
 
-def make_learner(settings: PretrainSettings, ready: Ready, listener: Listener) -> tuple[Model, Objective]:
-    """A fresh model with the objective's head, and the objective."""
-    seed = settings.train.seed
-    changes = settings.model.changes()
-    if changes["max_positions"] is None:
-        changes.pop("max_positions")
-    model, fault = fresh_model(settings.model.preset, changes=changes, vocabulary=ready.vocabulary, seed=seed)
-    if fault is not None:
-        listener.note(f"saved under our own names, as transformers cannot hold this model: {fault}")
-    _check_length(model, settings)
-    head = settings.objective.head(model)
-    if head is not None:
-        model = model.with_head(head, seed=seed)
-    model.tokenizer = ready.tokenizer
-    longest = settings.data.max_tokens
-    objective = settings.objective.build(model, ready.vocabulary, max_tokens=longest, seed=seed)
-    negatives = settings.input.model_dump().get("negatives")
-    if isinstance(objective, PairObjective) and negatives is not None:
-        objective.check_input(negatives)
-    return model, objective
-
-
-class Trainee(torch.nn.Module):
-    """All that trains: the model, and the objective's further networks.
-
-    Args:
-        model: The model.
-        objective: What it learns.
-    """
-
-    def __init__(self, model: Model, objective: Objective):
-        super().__init__()
-        self.model = model
-        self.networks = torch.nn.ModuleDict(objective.networks)
-        self.objective = objective
-
-    def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """Sums of the losses of a phase."""
-        return self.objective.loss(self.model, batch, phase=phase)
-
-
-class Pretraining:
-    """What the loop learns from: micro-batches of an objective.
-
-    Args:
-        trainee: What trains, as the engine has wrapped it.
-        objective: What it learns.
-        feed: Which sequences each step sees.
-        plan: How long.
-        parallel: The processes.
-        machine: Where.
-        max_tokens: Tokens of a micro-batch, at most.
-    """
-
-    def __init__(
-        self,
-        trainee: torch.nn.Module,
-        objective: Objective,
-        feed: Feed,
-        plan: Plan,
-        parallel: Parallel,
-        machine: Machine,
-        max_tokens: int,
-    ):
-        self.trainee, self.objective, self.feed, self.plan = trainee, objective, feed, plan
-        self.parallel, self.machine, self.max_tokens = parallel, machine, max_tokens
-
-    def micro_batches(self, progress: Progress) -> list[Batch]:
-        """This process's part of the step that comes."""
-        places = self.feed.step(progress, self.plan.spent(progress))
-        mine = places[self.parallel.rank :: self.parallel.world]
-        return [
-            self.objective.prepare([self.feed.draw(place) for place in part], device=self.machine.device)
-            for part in self._cut(mine)
-        ]
-
-    def targets(self, batch: Batch) -> dict[str, int]:
-        """Targets of each term."""
-        return self.objective.targets(batch)
-
-    def losses(self, batch: Batch, *, phase: str, noise: torch.Generator) -> dict[str, Tensor]:
-        """Sums of the losses of a phase."""
-        return self.trainee(batch.with_noise(noise), phase)
-
-    def _cut(self, places: Sequence[Place]) -> list[list[Place]]:
-        lengths = np.array([self.feed.samples(p.stage, p.epoch).lengths[p.number] for p in places], dtype=np.int64)
-        cuts = cut_by_tokens(range(len(places)), lengths, max_tokens=self.max_tokens)
-        return [[places[i] for i in part] for part in cuts]
-
-
-def make_updates(trainee: Trainee, objective: Objective, settings: PretrainSettings) -> list[Update]:
-    """The optimisers of a step's phases."""
-    named = dict(trainee.named_parameters())
-    updates = []
-    for phase in objective.phases:
-        parameters = {name: p for name, p in named.items() if phase.trains(name)}
-        optimiser = settings.train.optimiser.build(
-            parameters, learning_rate=settings.train.learning_rate, weight_decay=settings.train.weight_decay
-        )
-        updates.append(Update(phase.name, phase.terms, parameters, optimiser))
-    return updates
-
-
 def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:
     """How long to train, and when to look."""
     wanted = settings.train
@@ -296,6 +189,7 @@ def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:
         patience=wanted.patience,
         checkpoint_seconds=wanted.checkpoint_seconds,
         keeps="last",
+        exploded=EXPLODED,
     )
 
 
@@ -332,7 +226,7 @@ def _finish(
             for path in out.rglob("*.safetensors")
             if path.relative_to(out).parts[0] not in ("checkpoint", ".before")  # what --overwrite replaces
         ),
-        "precision": _name(machine.dtype),
+        "precision": machine.precision,
     }
     write_atomic(out / "curve.json", json.dumps(progress.curve))
     write_atomic(out / "report.html", render_training(progress.curve, metrics, settings.model_dump(mode="json")))
@@ -365,17 +259,3 @@ def _check_processes(settings: PretrainSettings, parallel: Parallel) -> None:
 def _kind(model: Model) -> str:
     names = [name for name, stack in (("encoder", model.encoder), ("decoder", model.decoder)) if stack is not None]
     return "-".join(names)
-
-
-def _check_length(model: Model, settings: PretrainSettings) -> None:
-    """Refuse sequences that are longer than the model's positions."""
-    for stack in model.stacks:
-        if settings.data.max_tokens > stack.config.max_positions:
-            raise SettingError(
-                f"data.max_tokens: must be at most {stack.config.max_positions}, the model's positions, got "
-                f"{settings.data.max_tokens}: lower it or set model.max_positions"
-            )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return {torch.bfloat16: "bf16", torch.float32: "fp32"}.get(dtype, str(dtype))

@@ -46,7 +46,8 @@ from tunesmith.train.precision import (
     reset_peak_memory,
     reuse_memory,
 )
-from tunesmith.train.step import Stepper, Update
+from tunesmith.train.step import Stepper
+from tunesmith.train.update import Update
 from tunesmith.tuning import Attached, Data, MethodConfig
 
 
@@ -157,7 +158,7 @@ def _tune_in(
         saved = attached.state()
         frozen = {name: tensor for name, tensor in before.items() if name not in saved}
         _check_same_again(frozen, source, head, labels=task.labels, seed=seed)
-    listener.note(f"computing in {_name(machine.dtype)} on {machine.device.type}: {machine.reason}")
+    listener.note(f"computing in {machine.precision} on {machine.device.type}: {machine.reason}")
     outcome = _learn(attached, task, parts, settings, machine, out, listener)
 
     record = RunRecord(
@@ -339,7 +340,7 @@ def _finish(
         "trainable_parameters": sum(p.numel() for p in trained.values()),
         "total_parameters": sum(p.numel() for p in run.model.parameters()),
         "saved_bytes": sum(path.stat().st_size for path in out.glob("*.safetensors")),
-        "precision": _name(machine.dtype),
+        "precision": machine.precision,
         "truncated": {name: part.examples.truncated for name, part in parts.items()},
         **outcome.facts,
     }
@@ -363,7 +364,3 @@ def _frozen_hash(model: Model) -> str:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _name(dtype: torch.dtype) -> str:
-    return {torch.bfloat16: "bf16", torch.float32: "fp32"}.get(dtype, str(dtype))

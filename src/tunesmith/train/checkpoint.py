@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -16,6 +15,7 @@ from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import load_tensors, save_tensors, tensor_metadata
 from tunesmith.base.shapes import Tensor
 from tunesmith.train.parallel import full, like
+from tunesmith.train.update import Update
 
 
 @dataclass
@@ -68,26 +68,6 @@ class Progress:
             self.term_sums[term] = self.term_sums.get(term, 0.0) + value
 
 
-@runtime_checkable  # beartype looks, under pytest
-class Updated(Protocol):
-    """What one optimiser updates."""
-
-    @property
-    def name(self) -> str:
-        """Name of the phase."""
-        ...
-
-    @property
-    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
-        """Parameters by name; the optimiser's numbering is that of this mapping."""
-        ...
-
-    @property
-    def optimiser(self) -> torch.optim.Optimizer:
-        """The optimiser."""
-        ...
-
-
 class Checkpoints:
     """The checkpoint folder of a run: ``last.safetensors`` and ``best-<step>.safetensors``.
 
@@ -99,7 +79,7 @@ class Checkpoints:
     def __init__(self, folder: Path, *, writes: bool = True):
         self.folder, self.writes = folder, writes
 
-    def save(self, progress: Progress, updates: Sequence[Updated]) -> None:
+    def save(self, progress: Progress, updates: Sequence[Update]) -> None:
         """Write the state of the run."""
         tensors = {f"parameter/{name}": full(tensor) for name, tensor in _parameters(updates).items()}
         for update in updates:
@@ -115,13 +95,13 @@ class Checkpoints:
                 with contextlib.suppress(OSError):
                     old.unlink()
 
-    def save_best(self, progress: Progress, updates: Sequence[Updated]) -> None:
+    def save_best(self, progress: Progress, updates: Sequence[Update]) -> None:
         """Write the parameters of the best step; the file counts once `save` names its step."""
         tensors = {name: full(tensor) for name, tensor in _parameters(updates).items()}
         if self.writes:
             save_tensors(self.folder / f"best-{progress.best_step}.safetensors", tensors)
 
-    def load(self, updates: Sequence[Updated]) -> Progress | None:
+    def load(self, updates: Sequence[Update]) -> Progress | None:
         """Put the last state back; None where there is none.
 
         Raises:
@@ -141,11 +121,11 @@ class Checkpoints:
             self._restore(update, tensors)
         return progress
 
-    def load_best(self, progress: Progress, updates: Sequence[Updated]) -> None:
+    def load_best(self, progress: Progress, updates: Sequence[Update]) -> None:
         """Put the parameters of the best step back."""
         self._copy(load_tensors(self.folder / f"best-{progress.best_step}.safetensors"), _parameters(updates))
 
-    def _restore(self, update: Updated, tensors: Mapping[str, Tensor]) -> None:
+    def _restore(self, update: Update, tensors: Mapping[str, Tensor]) -> None:
         numbers = {name: number for number, name in enumerate(update.parameters)}
         state: dict[int, dict[str, Tensor]] = {}
         for path, tensor in tensors.items():
@@ -174,5 +154,5 @@ def _shapes(parameter: Tensor) -> set[tuple[int, ...]]:
     return {(), shape, shape[:-1], (*shape[:-2], *shape[-1:])}
 
 
-def _parameters(updates: Sequence[Updated]) -> dict[str, torch.nn.Parameter]:
+def _parameters(updates: Sequence[Update]) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for update in updates for name, parameter in update.parameters.items()}

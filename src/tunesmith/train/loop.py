@@ -12,10 +12,8 @@ from tunesmith.train.checkpoint import Checkpoints, Progress
 from tunesmith.train.schedule import Moment, ScheduleConfig
 from tunesmith.train.step import Stepper, TrainingError
 
-EXPLODED = 2.0
-"""A loss that stays above this many times its mean over the first `WATCHED` steps has exploded."""
 WATCHED = 10
-"""Steps that the loss is watched for."""
+"""Steps that a loss begins with, and that it must be too high for in a row to have exploded."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -44,6 +42,8 @@ class Plan:
         evaluations: Looks at the dev split, evenly spread, the last at the end.
         patience: Looks without a better score before stopping; None: never.
         keeps: Parameters that are left in place: those of the best look, or the last.
+        exploded: A loss that stays above this many times its beginning has exploded; None: that of a run that begins
+            with a trained model may rise, so nothing is watched.
         checkpoint_seconds: Time between checkpoints.
     """
 
@@ -57,6 +57,7 @@ class Plan:
     steps_per_epoch: float | None = None
     patience: int | None = None
     keeps: Literal["best", "last"] = "best"
+    exploded: float | None = None
 
     def spent(self, progress: Progress) -> float:
         """Share of the budget that is spent."""
@@ -110,7 +111,7 @@ def train(
             stepper.step(progress, rate=plan.schedule.factor(Moment(plan.share(progress), plan.warmup)))
             progress.seconds += time.monotonic() - started
             progress.seconds = stepper.parallel.agreed(progress.seconds, device=stepper.device)
-            strange = _watch(progress, stepper.learning_rate)
+            strange = plan.exploded is not None and _watch(progress, plan.exploded, stepper.learning_rate)
             last = plan.spent(progress) >= 1
             looked = last or plan.due(progress)
             if looked:
@@ -130,7 +131,7 @@ def train(
     return progress
 
 
-def _watch(progress: Progress, learning_rate: float) -> bool:
+def _watch(progress: Progress, exploded: float, learning_rate: float) -> bool:
     """Whether the loss is higher now than a run that goes well ever is.
 
     Raises:
@@ -139,12 +140,12 @@ def _watch(progress: Progress, learning_rate: float) -> bool:
     if progress.step <= WATCHED:
         progress.first_loss += progress.last_loss / WATCHED
         return False
-    high = progress.last_loss > EXPLODED * progress.first_loss > 0
+    high = progress.last_loss > exploded * progress.first_loss > 0
     progress.high_steps = progress.high_steps + 1 if high else 0
     if progress.high_steps >= WATCHED:
         raise TrainingError(
             f"train: the loss exploded: {progress.last_loss:.3g} at step {progress.step}, and above "
-            f"{EXPLODED:g} times its beginning ({progress.first_loss:.3g}) for {WATCHED} steps: the last checkpoint is "
+            f"{exploded:g} times its beginning ({progress.first_loss:.3g}) for {WATCHED} steps: the last checkpoint is "
             f"from before; lower train.learning_rate (now {learning_rate:g}) or raise train.warmup, and start anew "
             "with --overwrite"
         )

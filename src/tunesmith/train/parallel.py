@@ -8,7 +8,7 @@ import contextlib
 import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from tunesmith.base.errors import SettingError
 from tunesmith.base.shapes import Tensor
 
 Engine = Literal["ddp", "fsdp"]
+T = TypeVar("T")
 
 
 class Parallel:
@@ -39,7 +40,7 @@ class Parallel:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def share(self, items: Sequence[int]) -> list[int]:
+    def share(self, items: Sequence[T]) -> list[T]:
         """This process's part of a step's samples."""
         return list(items[self.rank :: self.world])
 
@@ -47,8 +48,7 @@ class Parallel:
         """Sums over the processes; exact for counts below 2^53."""
         if self.world == 1:
             return dict(values)
-        kind = torch.float64 if device.type != "mps" else torch.float32
-        found = torch.tensor(list(values.values()), dtype=kind, device=device)
+        found = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
         dist.all_reduce(found)
         return dict(zip(values, found.tolist(), strict=True))
 
@@ -69,7 +69,7 @@ class Parallel:
         return float(found.item())
 
     def wrap(self, module: torch.nn.Module, blocks: Sequence[torch.nn.Module]) -> torch.nn.Module:
-        """The module with gradients summed (DDP) or parameters sharded (FSDP2, block by block)."""
+        """The module with gradients averaged (DDP) or parameters sharded as well (FSDP2, block by block)."""
         if self.world == 1:
             return module
         if self.engine == "fsdp":

@@ -42,6 +42,11 @@ class Machine:
     dtype: torch.dtype
     reason: str
 
+    @property
+    def precision(self) -> str:
+        """The type as settings call it."""
+        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
+
 
 def choose_machine(device: str | None, precision: Precision) -> Machine:
     """Device and type for these settings.

@@ -12,6 +12,7 @@ from tunesmith.base.random import global_stream, torch_stream
 from tunesmith.base.shapes import Tensor
 from tunesmith.train.checkpoint import Progress
 from tunesmith.train.parallel import Parallel, full
+from tunesmith.train.update import Update
 
 
 class TrainingError(UserError, ArithmeticError):
@@ -51,23 +52,6 @@ class Work(Protocol[B]):
     def losses(self, batch: B, *, phase: str, noise: torch.Generator) -> Mapping[str, Tensor]:
         """Sum of the losses of a micro-batch's targets, for each term of the phase."""
         ...
-
-
-@dataclass(frozen=True)
-class Update:
-    """One update of a step.
-
-    Attributes:
-        name: Name of the phase.
-        terms: Loss terms, with their weights.
-        parameters: What it updates, by name.
-        optimiser: How.
-    """
-
-    name: str
-    terms: Mapping[str, float]
-    parameters: Mapping[str, torch.nn.Parameter]
-    optimiser: torch.optim.Optimizer
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Paper: RoBERTa (arXiv:1907.11692), section 4.2 and table 2, compares four of the
 
 import abc
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -35,6 +36,11 @@ class Samples:
 
 class InputConfig(Choice, abc.ABC):
     """Settings of an input format."""
+
+    @property
+    def second_texts(self) -> Literal["none", "random", "swapped"]:
+        """How half of the pairs get another second text; none where no pair has a label."""
+        return "none"
 
     @abc.abstractmethod
     def samples(

@@ -32,6 +32,11 @@ class SegmentPairConfig(InputConfig):
         default=0.1, ge=0, le=1, description="Share of documents whose target length is drawn uniformly from 2 on."
     )
 
+    @property
+    def second_texts(self) -> Negatives:
+        """As set."""
+        return self.negatives
+
     def samples(
         self, tokens: Tokens, frame: Frame, *, max_tokens: int, stream: Callable[..., np.random.Generator]
     ) -> Samples:

@@ -24,6 +24,11 @@ class SentencePairConfig(InputConfig):
 
     negatives: Negatives = pydantic.Field(default="random", description=NEGATIVES)
 
+    @property
+    def second_texts(self) -> Negatives:
+        """As set."""
+        return self.negatives
+
     def samples(
         self, tokens: Tokens, frame: Frame, *, max_tokens: int, stream: Callable[..., np.random.Generator]
     ) -> Samples:

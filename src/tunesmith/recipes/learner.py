@@ -1,0 +1,130 @@
+"""What pretraining trains: a fresh model with its objective, the micro-batches that it reads, its optimisers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from tunesmith.base.errors import SettingError
+from tunesmith.base.shapes import Tensor
+from tunesmith.models._fresh import fresh_model
+from tunesmith.models.model import Model
+from tunesmith.objectives import Batch, Objective
+from tunesmith.recipes.corpus import Ready
+from tunesmith.recipes.feed import Feed, Place
+from tunesmith.recipes.listener import Listener
+from tunesmith.recipes.pretrain_settings import PretrainSettings
+from tunesmith.text.batching import cut_by_tokens
+from tunesmith.train.checkpoint import Progress
+from tunesmith.train.loop import Plan
+from tunesmith.train.parallel import Parallel
+from tunesmith.train.precision import Machine
+from tunesmith.train.update import Update
+
+
+def make_learner(settings: PretrainSettings, ready: Ready, listener: Listener) -> tuple[Model, Objective]:
+    """A fresh model with the objective's head, and the objective."""
+    seed = settings.train.seed
+    settings.objective.check_input(settings.input)
+    model, fault = fresh_model(
+        settings.model.preset, changes=settings.model.changes(), vocabulary=ready.vocabulary, seed=seed
+    )
+    if fault is not None:
+        listener.note(f"saved under our own names, as transformers cannot hold this model: {fault}")
+    _check_length(model, settings)
+    head = settings.objective.head(model)
+    if head is not None:
+        model = model.with_head(head, seed=seed)
+    model.tokenizer = ready.tokenizer
+    longest = settings.data.max_tokens
+    return model, settings.objective.build(model, ready.vocabulary, max_tokens=longest, seed=seed)
+
+
+class Trainee(torch.nn.Module):
+    """All that trains: the model, and the objective's further networks.
+
+    Args:
+        model: The model.
+        objective: What it learns.
+    """
+
+    def __init__(self, model: Model, objective: Objective):
+        super().__init__()
+        self.model = model
+        self.networks = torch.nn.ModuleDict(objective.networks)
+        self.objective = objective
+
+    def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """Sums of the losses of a phase."""
+        return self.objective.loss(self.model, batch, phase=phase)
+
+
+class Pretraining:
+    """What the loop learns from: micro-batches of an objective.
+
+    Args:
+        trainee: What trains, as the engine has wrapped it.
+        objective: What it learns.
+        feed: Which sequences each step sees.
+        plan: How long.
+        parallel: The processes.
+        machine: Where.
+        max_tokens: Tokens of a micro-batch, at most.
+    """
+
+    def __init__(
+        self,
+        trainee: torch.nn.Module,
+        objective: Objective,
+        feed: Feed,
+        plan: Plan,
+        parallel: Parallel,
+        machine: Machine,
+        max_tokens: int,
+    ):
+        self.trainee, self.objective, self.feed, self.plan = trainee, objective, feed, plan
+        self.parallel, self.machine, self.max_tokens = parallel, machine, max_tokens
+
+    def micro_batches(self, progress: Progress) -> list[Batch]:
+        """This process's part of the step that comes."""
+        places = self.feed.step(progress, self.plan.spent(progress))
+        return [
+            self.objective.prepare([self.feed.draw(place) for place in part], device=self.machine.device)
+            for part in self._cut(self.parallel.share(places))
+        ]
+
+    def targets(self, batch: Batch) -> dict[str, int]:
+        """Targets of each term."""
+        return self.objective.targets(batch)
+
+    def losses(self, batch: Batch, *, phase: str, noise: torch.Generator) -> dict[str, Tensor]:
+        """Sums of the losses of a phase."""
+        return self.trainee(batch.with_noise(noise), phase)
+
+    def _cut(self, places: Sequence[Place]) -> list[list[Place]]:
+        lengths = np.array([self.feed.samples(p.stage, p.epoch).lengths[p.number] for p in places], dtype=np.int64)
+        cuts = cut_by_tokens(range(len(places)), lengths, max_tokens=self.max_tokens)
+        return [[places[i] for i in part] for part in cuts]
+
+
+def make_updates(trainee: Trainee, objective: Objective, settings: PretrainSettings) -> list[Update]:
+    """The optimisers of a step's phases."""
+    named = dict(trainee.named_parameters())
+    updates = []
+    for phase in objective.phases:
+        parameters = {name: p for name, p in named.items() if phase.trains(name)}
+        optimiser = settings.train.optimiser.build(
+            parameters, learning_rate=settings.train.learning_rate, weight_decay=settings.train.weight_decay
+        )
+        updates.append(Update(phase.name, phase.terms, parameters, optimiser))
+    return updates
+
+
+def _check_length(model: Model, settings: PretrainSettings) -> None:
+    """Refuse sequences that are longer than the model's positions."""
+    for stack in model.stacks:
+        if settings.data.max_tokens > stack.config.max_positions:
+            raise SettingError(
+                f"data.max_tokens: must be at most {stack.config.max_positions}, the model's positions, got "
+                f"{settings.data.max_tokens}: lower it or set model.max_positions"
+            )
