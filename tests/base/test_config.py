@@ -66,6 +66,10 @@ def test_later_layers_win_key_by_key():
     assert merge(below, {"inner": "other"})["inner"] == "other"
     assert merge({"method": "lora"}, {"method": {"rank": 3}}) == {"method": {"name": "lora", "rank": 3}}
     assert merge({"method": "lora"}, {"method": {"name": "full"}}) == {"method": {"name": "full"}}
+    choice = {"method": {"name": "lora", "rank": 3}}
+    assert merge(choice, {"method": {"name": "full"}}) == {"method": {"name": "full"}}
+    assert merge(choice, {"method": {"name": "lora", "alpha": 1}})["method"] == {"name": "lora", "rank": 3, "alpha": 1}
+    assert merge({"method": {"rank": 3}}, {"method": {"name": "lora"}})["method"] == {"name": "lora", "rank": 3}
     assert build(Outer, below, {"inner": {"rate": 0.7}}).inner == Inner(rate=0.7, names=("x",))
     assert below == {"size": 1, "inner": {"rate": 0.5, "names": ["x"]}}
 

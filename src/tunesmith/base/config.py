@@ -38,14 +38,24 @@ def build(kind: type[C], *layers: Mapping[str, Any]) -> C:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
-    """Two trees in one: a table of ``above`` is merged into that of ``below``, any other value replaces it."""
+    """Two trees in one: a table of ``above`` is merged into that of ``below``, any other value replaces it.
+
+    A table that names another choice replaces the whole: settings of one choice say nothing of another.
+    """
     tree = dict(below)
     for key, value in above.items():
         old = tree.get(key)
         if isinstance(old, str) and isinstance(value, Mapping) and "name" not in value:
             old = {"name": old}  # method = "lora" below, method.rank = 16 above
-        tree[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        tree[key] = merge(old, value) if _go_together(old, value) else value
     return tree
+
+
+def _go_together(old: Any, value: Any) -> bool:
+    """Whether both are tables, and not of two choices."""
+    if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
+        return False
+    return "name" not in old or value.get("name", old["name"]) == old["name"]
 
 
 def parse_assignments(items: Iterable[str]) -> Tree:
