@@ -38,11 +38,9 @@ def text_of(task: str, data: Path) -> list[str]:
     return [part for part in text.split("\n\n") if part.strip()]
 
 
-def ours(task: str, texts: list[str]) -> dict[str, float]:
-    """Our recipe, by its public call."""
-    import tunesmith
-
-    settings: dict[str, object] = {
+def our_settings(task: str, steps: int) -> dict[str, object]:
+    """What our recipe sets."""
+    found: dict[str, object] = {
         "model.preset": "electra_small" if task == "electra" else "bert_base",
         "model.dropout": 0.1,
         "input.name": "doc_sentences" if task == "lines" else "blocks",
@@ -51,12 +49,20 @@ def ours(task: str, texts: list[str]) -> dict[str, float]:
         "data.max_tokens": TOKENS,
         "data.dev_sequences": 32,
         "tokenizer": str(peers.checkpoint()),
-        "train.max_steps": STEPS["ours"],
+        "train.max_steps": steps,
         "train.batch_size": BATCH,
         "train.evaluations": 1,
     }
     if task != "electra":
-        settings |= {"model.num_layers": 6, "model.d_model": 384, "model.num_heads": 12, "model.d_ff": 1536}
+        found |= {"model.num_layers": 6, "model.d_model": 384, "model.num_heads": 12, "model.d_ff": 1536}
+    return found
+
+
+def ours(task: str, texts: list[str]) -> dict[str, float]:
+    """Our recipe, by its public call."""
+    import tunesmith
+
+    settings = our_settings(task, STEPS["ours"])
     warm: dict[str, float] = {}
 
     class Watch:
