@@ -10,9 +10,6 @@ AdamW, schedule and clipping. Ours is `tunesmith.pretrain`; transformers' is a l
 the faster of its attentions. Then ours trains again for as many seconds as transformers took, the learning rate ending
 with them. Each run has a process of its own. Both are measured in fp32 on the same held-back blocks and masks; seconds
 are those of training alone, and transformers' batches are made before its clock starts.
-
-Fresh weights have a spread of one over the root of the width: with BERT's 0.02, which is meant for 768, either side
-stays at the frequencies of words for as long as this benchmark takes.
 """
 
 import argparse
@@ -104,7 +101,6 @@ def options(given: argparse.Namespace) -> dict[str, object]:
         "model.num_heads": given.width // 64,
         "model.d_ff": 4 * given.width,
         "model.dropout": 0.0,
-        "model.initial_std": given.width**-0.5,
         "objective.name": "mlm",
         "input.name": "blocks",
         "data.max_tokens": given.tokens,
@@ -114,6 +110,7 @@ def options(given: argparse.Namespace) -> dict[str, object]:
         "train.batch_size": given.batch,
         "train.micro_batch_tokens": given.batch * given.tokens,
         "train.learning_rate": given.rate,
+        "train.optimiser.name": "adamw",
         "train.optimiser.beta2": 0.98,
         "train.warmup": 0.1,
         "train.evaluations": given.looks,
