@@ -22,6 +22,7 @@ import torch
 
 import alternating
 import peers
+from gpu.electra_peer import Electra
 
 BATCH, TOKENS = 32, 128
 SIDES = ("ours", "best_sdpa", "best_eager", "documented")
@@ -38,11 +39,9 @@ def text_of(task: str, data: Path) -> list[str]:
     return [part for part in text.split("\n\n") if part.strip()]
 
 
-def ours(task: str, texts: list[str]) -> dict[str, float]:
-    """Our recipe, by its public call."""
-    import tunesmith
-
-    settings: dict[str, object] = {
+def our_settings(task: str, steps: int) -> dict[str, object]:
+    """What our recipe sets."""
+    found: dict[str, object] = {
         "model.preset": "electra_small" if task == "electra" else "bert_base",
         "model.dropout": 0.1,
         "input.name": "doc_sentences" if task == "lines" else "blocks",
@@ -51,12 +50,20 @@ def ours(task: str, texts: list[str]) -> dict[str, float]:
         "data.max_tokens": TOKENS,
         "data.dev_sequences": 32,
         "tokenizer": str(peers.checkpoint()),
-        "train.max_steps": STEPS["ours"],
+        "train.max_steps": steps,
         "train.batch_size": BATCH,
         "train.evaluations": 1,
     }
     if task != "electra":
-        settings |= {"model.num_layers": 6, "model.d_model": 384, "model.num_heads": 12, "model.d_ff": 1536}
+        found |= {"model.num_layers": 6, "model.d_model": 384, "model.num_heads": 12, "model.d_ff": 1536}
+    return found
+
+
+def ours(task: str, texts: list[str]) -> dict[str, float]:
+    """Our recipe, by its public call."""
+    import tunesmith
+
+    settings = our_settings(task, STEPS["ours"])
     warm: dict[str, float] = {}
 
     class Watch:
@@ -102,12 +109,12 @@ def peer(side: str, task: str, texts: list[str]) -> dict[str, float]:
         rows = [ids[i : i + TOKENS] for i in range(0, steps * BATCH * TOKENS, TOKENS)]
     torch.manual_seed(0)
     if task == "electra":
-        train = _electra(attention)
+        train = Electra(attention)
     else:
         sizes = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
         config = transformers.BertConfig(**sizes)
         config._attn_implementation = attention
-        train = _MLM(transformers.BertForMaskedLM(config))
+        train = transformers.BertForMaskedLM(config)
     train.train()
     optimiser = torch.optim.AdamW(train.parameters(), lr=1e-4, fused=best or None)
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
@@ -117,7 +124,8 @@ def peer(side: str, task: str, texts: list[str]) -> dict[str, float]:
         part = [{"input_ids": row} for row in rows[step * BATCH : (step + 1) * BATCH]]
         batch = collator(part)
         with torch.autocast("cpu", torch.bfloat16) if best else nullcontext():
-            loss = train(batch)
+            found = train(**batch)
+            loss = found if isinstance(found, torch.Tensor) else found.loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(train.parameters(), 1.0)
         optimiser.step()
@@ -126,48 +134,6 @@ def peer(side: str, task: str, texts: list[str]) -> dict[str, float]:
         tokens.append(sum(len(row["input_ids"]) for row in part))
     speed = sum(tokens[WARM:]) / sum(seconds[WARM:])
     return {"tokens_per_second": speed, "peak_bytes": peers.peak_memory()}
-
-
-class _MLM(torch.nn.Module):
-    def __init__(self, model: torch.nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch) -> torch.Tensor:
-        return self.model(**batch).loss
-
-
-def _electra(attention: str) -> torch.nn.Module:
-    """Generator and discriminator as the paper has them, embeddings shared."""
-    import transformers
-
-    class Both(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            sizes = {"vocab_size": 30522, "embedding_size": 128, "num_hidden_layers": 12}
-            large = transformers.ElectraConfig(hidden_size=256, num_attention_heads=4, intermediate_size=1024, **sizes)
-            small = transformers.ElectraConfig(hidden_size=64, num_attention_heads=1, intermediate_size=256, **sizes)
-            large._attn_implementation = small._attn_implementation = attention
-            self.generator = transformers.ElectraForMaskedLM(small)
-            self.discriminator = transformers.ElectraForPreTraining(large)
-            self.generator.electra.embeddings = self.discriminator.electra.embeddings
-            self.generator.generator_lm_head.weight = self.discriminator.electra.embeddings.word_embeddings.weight
-
-        def forward(self, batch) -> torch.Tensor:
-            labels, mask = batch["labels"], batch["attention_mask"]
-            masked = labels != -100
-            found = self.generator(input_ids=batch["input_ids"], attention_mask=mask, labels=labels)
-            with torch.no_grad():
-                logits = found.logits[masked].float()
-                drawn = torch.distributions.Categorical(logits=logits).sample()
-            original = torch.where(masked, labels, batch["input_ids"])
-            corrupted = original.clone()
-            corrupted[masked] = drawn
-            replaced = (corrupted != original).float()
-            detected = self.discriminator(input_ids=corrupted, attention_mask=mask, labels=replaced.long())
-            return found.loss + 50 * detected.loss
-
-    return Both()
 
 
 def gemm_rate(*, tokens: int = 4096, width: int = 1536, repeats: int = 9) -> float:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tunesmith.base.layout import make_layout
+from tunesmith.base.layout import Reach, make_layout
 from tunesmith.nn.attend import attend
 
 HEADS, WIDTH = 3, 12
@@ -166,3 +166,20 @@ def test_bf16_is_close():
     got = ours(*(tensor.bfloat16() for tensor in x), make_layout(lengths))
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(got.double(), ours(*x, make_layout(lengths)), rtol=0, atol=0.03)  # bf16 has 8 bits
+
+
+@pytest.mark.parametrize("lengths", [[16, 16, 16], [3, 7, 16]], ids=["full", "padded"])
+def test_causal_by_torch(lengths, monkeypatch):
+    """Bins full of one document need no mask: torch's kernel is told that they are causal."""
+    x, layout = inputs(lengths), make_layout(lengths)
+    causal = Reach(None, 0)
+    own = attend(*x, layout, num_heads=HEADS, scale=SCALE, reach=causal)
+    gradients = torch.autograd.grad(own.square().sum(), x)
+    again = make_layout(lengths)
+    monkeypatch.setattr("tunesmith.nn.attend.takes_sdpa", lambda *args, **settings: True)
+    got = attend(*x, again, num_heads=HEADS, scale=SCALE, reach=causal)
+    torch.testing.assert_close(got, own, rtol=0, atol=1e-10)
+    for gradient, reference in zip(torch.autograd.grad(got.square().sum(), x), gradients, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=0, atol=1e-10)
+    masks = [group.bias is not None or bool(group._biases) for group in again.groups]
+    assert any(masks) == (lengths[0] != 16)

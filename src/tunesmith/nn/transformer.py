@@ -23,6 +23,9 @@ Count = Annotated[int, pydantic.Field(ge=1, le=10_000_000)]
 Rate = Annotated[float, pydantic.Field(ge=0, lt=1)]
 AnyPosition = Annotated[pydantic.SerializeAsAny[PositionConfig], choices.chosen("position")]
 
+MOST = 0.9
+"""Share of the tokens that are wanted of the last block, beyond which it runs on all of them: gathering costs more."""
+
 
 class LayerConfig(Config):
     """What a layer has of its own; a stack repeats a short pattern of them."""
@@ -245,6 +248,7 @@ class Transformer(torch.nn.Module):
         view = None if cache is None else cache.begin(layout)
         step = view is not None and (not view.fresh or memory is not None)
         step = step or (self.convolution is not None and last == 1)  # all tokens go through, the wanted are taken
+        step = step or (rows is not None and len(rows) > MOST * layout.num_tokens)
         ending = None if rows is None or step or not last else Rows(rows, pair(layout, layout, rows=rows))
         read = None if memory is None else Memory(*memory, pair(layout, memory[1]) if cache is None else None)
         states, embedded = self.states(layout, x), x

@@ -6,10 +6,12 @@ import numpy as np
 import torch
 
 from tunesmith.base.errors import SettingError
+from tunesmith.base.moving import moved
 from tunesmith.base.shapes import Tensor
 from tunesmith.models._fresh import fresh_model
 from tunesmith.models.model import Model
 from tunesmith.objectives import Batch, Objective
+from tunesmith.recipes.ahead import Ahead, Parts
 from tunesmith.recipes.corpus import Ready
 from tunesmith.recipes.feed import Feed, Place
 from tunesmith.recipes.listener import Listener
@@ -70,6 +72,7 @@ class Pretraining:
         parallel: The processes.
         machine: Where.
         max_tokens: Tokens of a micro-batch, at most.
+        ahead: Whether the next step's micro-batches are made while one is computed: a CPU has no time to spare for it.
     """
 
     def __init__(
@@ -81,17 +84,23 @@ class Pretraining:
         parallel: Parallel,
         machine: Machine,
         max_tokens: int,
+        ahead: bool | None = None,
     ):
         self.trainee, self.objective, self.feed, self.plan = trainee, objective, feed, plan
         self.parallel, self.machine, self.max_tokens = parallel, machine, max_tokens
+        wanted = machine.device.type == "cuda" if ahead is None else ahead
+        self.ahead = Ahead(self._make) if wanted else None
 
     def micro_batches(self, progress: Progress) -> list[Batch]:
         """This process's part of the step that comes."""
-        places = self.feed.step(progress, self.plan.spent(progress))
-        return [
-            self.objective.prepare([self.feed.draw(place) for place in part], device=self.machine.device)
-            for part in self._cut(self.parallel.share(places))
-        ]
+        parts = self._parts(progress)
+        if self.ahead is None:
+            return [self._prepared(part, self.machine.device) for part in parts]
+        batches = [moved(batch, self.machine.device) for batch in self.ahead.take(parts)]
+        tokens = progress.tokens + self.parallel.world * sum(batch.num_tokens for batch in batches)
+        soon = Progress(step=progress.step + 1, tokens=tokens, seconds=progress.seconds, cursor=dict(progress.cursor))
+        self.ahead.begin(self._parts(soon))
+        return batches
 
     def targets(self, batch: Batch) -> dict[str, int]:
         """Targets of each term."""
@@ -100,6 +109,20 @@ class Pretraining:
     def losses(self, batch: Batch, *, phase: str, noise: torch.Generator) -> dict[str, Tensor]:
         """Sums of the losses of a phase."""
         return self.trainee(batch.with_noise(noise), phase)
+
+    def _parts(self, progress: Progress) -> list[list[Place]]:
+        """Places of the step that comes; the cursor moves on."""
+        return self._cut(self.parallel.share(self.feed.step(progress, self.plan.spent(progress))))
+
+    def _prepared(self, part: Sequence[Place], device: torch.device) -> Batch:
+        return self.objective.prepare([self.feed.draw(place) for place in part], device=device)
+
+    def _make(self, parts: Parts) -> list[Batch]:
+        """Micro-batches in the memory of the CPU, with the groups of attention."""
+        batches = [self._prepared(part, torch.device("cpu")) for part in parts]
+        for rows in (rows for batch in batches for rows in (batch.source, batch.target) if rows is not None):
+            _ = rows.layout.groups  # cached there
+        return batches
 
     def _cut(self, places: Sequence[Place]) -> list[list[Place]]:
         lengths = np.array([self.feed.samples(p.stage, p.epoch).lengths[p.number] for p in places], dtype=np.int64)

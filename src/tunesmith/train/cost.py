@@ -12,7 +12,7 @@ from tunesmith.nn.attention import Attention
 from tunesmith.nn.block import Block
 from tunesmith.nn.head import Head
 from tunesmith.nn.head.lm import LM
-from tunesmith.nn.transformer import Transformer
+from tunesmith.nn.transformer import MOST, Transformer
 
 BACKWARD = 2
 """Products of the backward pass for each of the forward pass: one for the weights, one for the input."""
@@ -128,16 +128,17 @@ def part_of(name: str) -> str:
 def count_flops(config: ModelConfig, reading: Reading) -> Flops:
     """Operations of a forward pass as our own code runs it, for one sequence that is one document.
 
-    The last block runs its queries and its feed-forward layer on predicted tokens only, and so does the head. Attention
-    computes all pairs of a document, causal or not. Not counted: padding of attention's bins, what is not a matrix
-    product, and maps that positions go through once for a whole batch. A query stream (XLNet) would come on top.
+    The last block runs its queries and its feed-forward layer on predicted tokens only (on all where nearly all are
+    predicted), and the head does. Attention computes all pairs of a document, causal or not. Not counted: padding of
+    attention's bins, what is not a matrix product, and maps that positions go through once for a whole batch. A query
+    stream (XLNet) would come on top.
     """
     model = skeleton(config)
     maps = scores = 0.0
     for stack in model.stacks:
         decodes = stack is model.decoder and model.encoder is not None
         tokens = reading.target_length if decodes else reading.length
-        rows = tokens * (reading.predicted if stack is model.trunk else 1.0)
+        rows = tokens * (reading.predicted if stack is model.trunk and reading.predicted <= MOST else 1.0)
         memory = reading.length if decodes else 0
         if stack.embeddings.project is not None:
             maps += tokens * _weights(stack.embeddings.project)
