@@ -20,6 +20,7 @@ from tunesmith.recipes.load import load
 from tunesmith.recipes.output import METRICS, OutputFolder
 from tunesmith.recipes.pretrain_settings import PretrainSettings, pretrain_settings
 from tunesmith.recipes.settings import nested
+from tunesmith.recipes.tracking import check_track, tracked
 from tunesmith.recipes.validation import Losses, Validation
 from tunesmith.report.training import render_training
 from tunesmith.train.checkpoint import Checkpoints, Progress
@@ -85,6 +86,7 @@ def run_pretrain(
 ) -> Model:
     """Pretrain with resolved settings; see `pretrain`."""
     listener = listener or Silent()
+    check_track(settings.train.track)
     machine = choose_machine(settings.train.device, settings.train.precision)
     record = {"verb": "pretrain", "recipe": recipe, "source": str(corpus), **settings.model_dump(mode="json")}
     with processes(settings.train.engine, device=machine.device) as parallel:
@@ -152,13 +154,14 @@ def _learn(
 
     model.compute_dtype = machine.dtype
     trainee.train()
-    progress = train(
-        stepper,
-        plan,
-        evaluate=evaluate,
-        checkpoints=Checkpoints(out / "checkpoint", writes=parallel.leads),
-        report=lambda progress: listener.step(progress, plan.spent(progress)),
-    )
+    with tracked(listener, settings.train.track if parallel.leads else None, out) as hearing:
+        progress = train(
+            stepper,
+            plan,
+            evaluate=evaluate,
+            checkpoints=Checkpoints(out / "checkpoint", writes=parallel.leads),
+            report=lambda progress: hearing.step(progress, plan.spent(progress)),
+        )
     if parallel.engine == "fsdp" and parallel.world > 1:
         whole = {name: full(parameter).detach() for name, parameter in trainee.named_parameters()}
         model, objective = make_learner(settings, ready, Silent())

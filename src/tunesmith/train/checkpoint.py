@@ -37,6 +37,9 @@ class Progress:
         loss_count: Their number.
         term_sums: Sums of each loss term since then.
         last_loss: Loss of the last step.
+        last_terms: Its terms.
+        last_rate: Its learning rate.
+        last_norms: Its norm of the gradient, before clipping, of each phase.
         first_loss: Mean loss of the first steps.
         high_steps: Steps in a row whose loss was far above it.
         cursor: Where the data stand, for whoever gives them.
@@ -55,13 +58,16 @@ class Progress:
     loss_count: int = 0
     term_sums: dict[str, float] = field(default_factory=dict)
     last_loss: float = 0.0
+    last_terms: dict[str, float] = field(default_factory=dict)
+    last_rate: float = 0.0
+    last_norms: dict[str, float] = field(default_factory=dict)
     first_loss: float = 0.0
     high_steps: int = 0
     cursor: dict[str, int] = field(default_factory=dict)
 
     def add(self, loss: float, terms: Mapping[str, float]) -> None:
         """Count the loss of a step, and those of its terms."""
-        self.last_loss = loss
+        self.last_loss, self.last_terms = loss, dict(terms)
         self.loss_sum += loss
         self.loss_count += 1
         for term, value in terms.items():
