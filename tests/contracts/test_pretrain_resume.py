@@ -259,9 +259,10 @@ def assert_close_runs(got: Path, want: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("worlds", [(2, 2, 1), (2, 1, 2)], ids=str)
 @pytest.mark.parametrize("case", ["mlm", "gdes", "adafactor", "muon"])
-def test_shards_are_resumed(case, desk, tmp_path):
-    """Stopped in step 2 on two processes that hold shards, and resumed on two, then on one, as one with whole ones."""
+def test_shards_are_resumed(case, worlds, desk, tmp_path):
+    """Stopped in step 2 on two processes that hold shards, and resumed on other numbers, as one with whole ones."""
     settings = {
         "model.dropout": 0.0,
         "model.attention_dropout": 0.0,
@@ -269,10 +270,15 @@ def test_shards_are_resumed(case, desk, tmp_path):
         "train.learning_rate": 1e-3,
     }
     job = {"recipe": str(desk / f"{case}.toml"), "corpus": str(desk / "corpus.txt"), "settings": settings}
-    run(desk, case, tmp_path / "one", settings=settings)
-    for world, step in ((2, 2), (2, 4), (1, None)):
+    _, places = run(desk, case, tmp_path / "one", settings=settings)
+    seen = []
+    for world, step in zip(worlds, (2, 4, None), strict=True):
         stop = {} if step is None else {"action": "interrupt", "step": step}
-        launch(world, **job, **stop, out=str(tmp_path / "two"), resume=True)
+        launch(world, **job, **stop, out=str(tmp_path / "two"), resume=True, places=str(tmp_path / "places"))
+        seen += places_of(tmp_path, world)
+        left = [path.name for path in (tmp_path / "two").glob("checkpoint/*")]
+        assert left == ([] if step is None else ["last.safetensors" if world == 1 else f"last-{step}"])
+    assert seen == sorted(map(tuple, places))
     assert_close_runs(tmp_path / "two", tmp_path / "one")
 
 

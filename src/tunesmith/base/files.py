@@ -50,6 +50,29 @@ def write_through(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def rename_folder(temporary: Path, folder: Path) -> None:
+    """Give a folder that is complete its name, on the disk too.
+
+    Raises:
+        StorageError: No permission, or a folder of that name holds something.
+    """
+    try:
+        _sync_folder(temporary)
+        temporary.rename(folder)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise storage_error(folder, error) from None
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what killed processes were writing, anywhere in a folder."""
+    for part in folder.rglob(".*.part"):
+        if part.is_dir():
+            remove_quietly(part)
+        else:
+            part.unlink(missing_ok=True)
+
+
 def storage_error(path: Path, error: Exception) -> StorageError:
     """The one-line error for a failed write."""
     number = error.errno if isinstance(error, OSError) else None

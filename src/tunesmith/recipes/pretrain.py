@@ -159,10 +159,10 @@ def _learn(
             stepper,
             plan,
             evaluate=evaluate,
-            checkpoints=Checkpoints(out / "checkpoint", writes=parallel.leads),
+            checkpoints=Checkpoints(out / "checkpoint", parallel),
             report=lambda progress: hearing.step(progress, plan.spent(progress)),
         )
-    if parallel.engine == "fsdp" and parallel.world > 1:
+    if parallel.shards:
         whole = {name: full(parameter).detach() for name, parameter in trainee.named_parameters()}
         model, objective = make_learner(settings, ready, Silent())
         trainee = Trainee(model, objective).to(machine.device)
