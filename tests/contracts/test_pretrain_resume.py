@@ -197,6 +197,7 @@ def launch(world: int, **job) -> None:
     command = [sys.executable, *several, str(SCRIPT), json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "Warning: " not in done.stderr, done.stderr[-3000:]
 
 
 def places_of(folder: Path, world: int) -> list:

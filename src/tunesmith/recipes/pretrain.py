@@ -129,7 +129,12 @@ def _learn(
     total = sum(p.numel() for p in trainee.parameters())
     feed = Feed(ready.train, ready.vocabulary.frame, settings)
     plan = make_plan(settings, feed)
-    wrapped = parallel.wrap(trainee, [block for stack in model.stacks for block in stack.blocks])
+    validation = Validation(ready.dev, ready.vocabulary.frame, objective, settings, machine)
+    wrapped = parallel.wrap(
+        trainee,
+        [block for stack in model.stacks for block in stack.blocks],
+        unreached=lambda: validation.unreached(trainee),
+    )
     updates = make_updates(trainee, objective, settings)
     work = Pretraining(wrapped, objective, feed, plan, parallel, machine, settings.train.micro_batch_tokens)
     stepper = Stepper(
@@ -142,7 +147,6 @@ def _learn(
         learning_rate=settings.train.learning_rate,
         max_grad_norm=settings.train.max_grad_norm,
     )
-    validation = Validation(ready.dev, ready.vocabulary.frame, objective, settings, machine)
     listener.note(
         f"{settings.objective.choice_name()} on {total / 1e6:.1f} M parameters, {ready.train.num_tokens / 1e6:.2f} M "
         f"tokens, {len(feed.samples(1, 0))} sequences an epoch"

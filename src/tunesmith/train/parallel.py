@@ -7,7 +7,7 @@ gradients are those of one process. Nothing here starts processes.
 import contextlib
 import os
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -73,8 +73,21 @@ class Parallel:
         dist.broadcast(found, 0)
         return float(found.item())
 
-    def wrap(self, module: torch.nn.Module, blocks: Sequence[torch.nn.Module]) -> torch.nn.Module:
-        """The module with gradients averaged (DDP) or parameters sharded as well (FSDP2, block by block)."""
+    def wrap(
+        self,
+        module: torch.nn.Module,
+        blocks: Sequence[torch.nn.Module],
+        *,
+        unreached: Callable[[], Collection[str]] | None = None,
+    ) -> torch.nn.Module:
+        """The module with gradients averaged (DDP) or parameters sharded as well (FSDP2, block by block).
+
+        Args:
+            module: What trains.
+            blocks: Its parts that are gathered at once.
+            unreached: Gives the parameters that some loss has no gradient for, always the same ones; None: not known,
+                so that DDP looks for them in each backward pass.
+        """
         if self.world == 1:
             return module
         if self.engine == "fsdp":
@@ -82,7 +95,12 @@ class Parallel:
                 fully_shard(block)
             fully_shard(module)
             return module
-        return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
+        looks = unreached is None or bool(unreached())
+        wrapped = DistributedDataParallel(module, find_unused_parameters=looks)
+        wrapped.broadcast_buffers = (
+            False  # ours never change; the argument of this name goes, its heir is of torch 2.13
+        )
+        return wrapped
 
     @contextlib.contextmanager
     def syncing(self, module: torch.nn.Module, *, last: bool) -> Iterator[None]:
