@@ -97,9 +97,8 @@ class Parallel:
             return module
         looks = unreached is None or bool(unreached())
         wrapped = DistributedDataParallel(module, find_unused_parameters=looks)
-        wrapped.broadcast_buffers = (
-            False  # ours never change; the argument of this name goes, its heir is of torch 2.13
-        )
+        # ours never change; the argument of this name is deprecated in torch 2.13, and older ones lack its heir
+        wrapped.broadcast_buffers = False
         return wrapped
 
     @contextlib.contextmanager
