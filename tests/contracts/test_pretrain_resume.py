@@ -269,6 +269,7 @@ def test_shards_are_resumed(case, worlds, desk, tmp_path):
         "model.attention_dropout": 0.0,
         "train.engine": "fsdp",
         "train.learning_rate": 1e-3,
+        **SEVERAL.get(case, {}),
     }
     job = {"recipe": str(desk / f"{case}.toml"), "corpus": str(desk / "corpus.txt"), "settings": settings}
     _, places = run(desk, case, tmp_path / "one", settings=settings)
