@@ -9,22 +9,15 @@ twice, and resumed to the end with the same command. One JSON line tells the cou
 differs, a half-written file is left, or an unfinished run passes for a finished one.
 """
 
-import argparse
 import csv
 import json
-import os
-import random
-import subprocess
-import sys
-import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
 import torch
 import transformers
 
-import peers
+import killing
 import tunesmith as ts
 from tunesmith.base.errors import CheckpointError
 from tunesmith.text.docstrings import standard_library_docstrings
@@ -36,6 +29,7 @@ JOBS = {
     "tune full": ("tune", "--method", "full"),
     "compare": ("compare", "--methods", "bitfit,lora", "--seeds", "2", "method.lora.dropout=0.1"),
 }
+PATTERNS = ("*.safetensors", "dev_predictions.jsonl", "curve.json", "tunesmith.json", "run.toml")
 TIMES = ("second", "memory", "bytes")  # columns of the leaderboard that no two runs share
 
 
@@ -66,58 +60,28 @@ def make_inputs(folder: Path) -> tuple[Path, Path]:
     return model, data
 
 
-class Watch:
-    """Runs commands, kills them, and counts what is wrong.
-
-    Args:
-        root: Folder to work in.
-        seed: Seed of the moments.
-    """
+class TuneWatch(killing.Watch):
+    """Watches tuning runs and comparisons."""
 
     def __init__(self, root: Path, *, seed: int):
-        self.root = root
+        super().__init__(root, seed=seed)
         self.model, self.data = make_inputs(root)
-        self.draw = random.Random(seed)
-        self.counts: Counter[str] = Counter()
-        self.faults: list[str] = []
 
-    def start(self, job: str, out: Path) -> subprocess.Popen:
-        """The job's command as a process of its own."""
+    def command(self, job: str, out: Path) -> list[str | Path]:
+        """The command of a job."""
         verb, *options = JOBS[job]
-        command = [sys.executable, "-m", "tunesmith", verb, self.model, self.data, "--out", out, "--resume"]
-        environment = {**os.environ, "TUNESMITH_CACHE": str(self.root / "cache")}
-        with (self.root / "log.txt").open("ab") as log:
-            return subprocess.Popen([*command, *options, *SETTINGS, *SMALL], stdout=log, stderr=log, env=environment)
+        return [verb, self.model, self.data, "--out", out, "--resume", *options, *SETTINGS, *SMALL]
 
-    def finish(self, job: str, out: Path) -> None:
-        """Run the command to its end."""
-        if self.start(job, out).wait() != 0:
-            tail = (self.root / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
-            self.faults.append(f"{out.name}: the command failed: {' | '.join(tail)}")
-
-    def kill(self, job: str, out: Path, *, after: float) -> None:
-        """Start the command, or go on with it, and kill it after this many seconds."""
-        process = self.start(job, out)
-        try:
-            process.wait(timeout=after)
-            self.counts["ended before the kill"] += 1
-            return
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        self.counts["kills"] += 1
+    def state(self, out: Path) -> str:
+        """How far a run had come."""
         runs = sorted(path.parent for path in out.rglob("run.toml"))
-        state = "before there was a record"
         if any((run / "checkpoint" / "last.safetensors").is_file() for run in runs):
-            state = "with a checkpoint"
-        elif (out / "metrics.json").is_file():
-            state = "after the end"
-        elif runs:
-            state = "without a checkpoint"
-        self.counts[f"killed {state}"] += 1
-        self.counts["killed while writing a file"] += any(out.rglob(".*.part"))
+            return "with a checkpoint"
+        if (out / "metrics.json").is_file():
+            return "after the end"
+        return "without a checkpoint" if runs else "before there was a record"
 
-    def check(self, job: str, out: Path, whole: Path, *, at_end: bool) -> None:
+    def check(self, out: Path, whole: Path, *, at_end: bool) -> None:
         """Compare every run that says it is finished with the undisturbed one; at the end all must."""
         for record in sorted(whole.rglob("run.toml")):
             place = record.parent.relative_to(whole)
@@ -129,20 +93,12 @@ class Watch:
             elif run.is_dir() and opens(run):
                 self.faults.append(f"{out.name}/{place}: is unfinished, but opens")
         if at_end:
-            left = [path for path in out.rglob("*") if path.name.startswith(".") or path.name == "checkpoint"]
-            self.faults += [f"{path.relative_to(self.root)}: is left over" for path in left]
+            self.check_tidy(out)
 
 
 def differences(run: Path, whole: Path) -> list[str]:
     """What differs between a folder of a run or comparison and the undisturbed one."""
-    found = []
-    for pattern in ("*.safetensors", "dev_predictions.jsonl", "curve.json", "tunesmith.json", "run.toml"):
-        names = {path.name for folder in (run, whole) for path in folder.glob(pattern)}
-        for name in sorted(names):
-            if not (run / name).is_file() or not (whole / name).is_file():
-                found.append(f"{name} is in one of the two only")
-            elif (run / name).read_bytes() != (whole / name).read_bytes():
-                found.append(f"{name} differs")
+    found = killing.differing_files(run, whole, lambda folder: [path for p in PATTERNS for path in folder.glob(p)])
     if scores(run) != scores(whole):
         found.append("scores differ")
     return found
@@ -168,49 +124,5 @@ def opens(run: Path) -> bool:
     return True
 
 
-def main() -> None:
-    """Run undisturbed, then kill and resume until there are enough kills; print the counts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
-    parser.add_argument("--out", type=Path, help="JSON Lines file to append the result to")
-    arguments = parser.parse_args()
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kill-and-resume-") as folder:
-        watch = Watch(Path(folder), seed=arguments.seed)
-        seconds = {}
-        for job in JOBS:
-            before = time.monotonic()
-            watch.finish(job, watch.root / f"{job} undisturbed")
-            seconds[job] = time.monotonic() - before
-        runs = 0
-        while watch.counts["kills"] < arguments.kills and runs < 3 * arguments.kills and not watch.faults:
-            job = list(JOBS)[runs % len(JOBS)]
-            out, whole = watch.root / f"{job} {runs}", watch.root / f"{job} undisturbed"
-            for _ in range(2 if runs % 3 == runs // 3 % 3 else 1):
-                watch.kill(job, out, after=watch.draw.uniform(0, seconds[job]))
-                watch.check(job, out, whole, at_end=False)
-            watch.finish(job, out)
-            watch.check(job, out, whole, at_end=True)
-            runs += 1
-            print(f"{out.name}: {dict(watch.counts)}, {len(watch.faults)} faults", file=sys.stderr, flush=True)
-        result = {
-            "benchmark": "kill_and_resume",
-            "runs": runs,
-            **watch.counts,
-            "faults": watch.faults,
-            "undisturbed_seconds": {job: round(value, 1) for job, value in seconds.items()},
-            "seconds": round(time.monotonic() - started),
-            **peers.environment(),
-        }
-    line = json.dumps(result)
-    print(line)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-    sys.exit(1 if watch.faults else 0)
-
-
 if __name__ == "__main__":
-    main()
+    killing.main("kill_and_resume", __doc__, TuneWatch, list(JOBS), kills=30)

@@ -10,18 +10,11 @@ command. Each run has a cache of its own, so that the corpus is tokenised anew. 
 code is 1 if anything differs, a half-written file is left, or an unfinished run passes for a finished one.
 """
 
-import argparse
 import json
-import os
 import random
-import subprocess
-import sys
-import tempfile
-import time
-from collections import Counter
 from pathlib import Path
 
-import peers
+import killing
 from tunesmith.base.errors import CheckpointError
 from tunesmith.recipes.load import load
 from tunesmith.recipes.output import need_finished
@@ -47,6 +40,7 @@ num_heads = 4
 d_ff = 48
 {model}
 """
+PATTERNS = ("*.safetensors", "tokenizer*.json", "config.json", "run.toml")
 WORDPIECE = 'kind = "wordpiece"\nstyle = "bert"'
 JOBS = {
     "bert": (
@@ -90,51 +84,24 @@ def make_inputs(folder: Path) -> Path:
     return folder / "corpus.txt"
 
 
-class Watch:
-    """Runs commands, kills them, and counts what is wrong.
-
-    Args:
-        root: Folder to work in.
-        seed: Seed of the moments.
-    """
+class PretrainWatch(killing.Watch):
+    """Watches pretraining runs, each with a cache of its own."""
 
     def __init__(self, root: Path, *, seed: int):
-        self.root = root
+        super().__init__(root, seed=seed)
         self.corpus = make_inputs(root)
-        self.draw = random.Random(seed)
-        self.counts: Counter[str] = Counter()
-        self.faults: list[str] = []
+
+    def command(self, job: str, out: Path) -> list[str | Path]:
+        """The command of a job."""
+        return ["pretrain", self.root / f"{job}.toml", "--corpus", self.corpus, "--out", out, "--resume"]
 
     def cache(self, out: Path) -> Path:
         """The cache of a run."""
         return self.root / f"cache of {out.name}"
 
-    def start(self, job: str, out: Path) -> subprocess.Popen:
-        """The job's command as a process of its own."""
-        command = [sys.executable, "-m", "tunesmith", "pretrain", self.root / f"{job}.toml", "--corpus", self.corpus]
-        environment = {**os.environ, "TUNESMITH_CACHE": str(self.cache(out))}
-        with (self.root / "log.txt").open("ab") as log:
-            return subprocess.Popen([*command, "--out", out, "--resume"], stdout=log, stderr=log, env=environment)
-
-    def finish(self, job: str, out: Path) -> None:
-        """Run the command to its end."""
-        if self.start(job, out).wait() != 0:
-            tail = (self.root / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
-            self.faults.append(f"{out.name}: the command failed: {' | '.join(tail)}")
-
-    def kill(self, job: str, out: Path, *, after: float) -> None:
-        """Start the command, or go on with it, and kill it after this many seconds."""
-        process = self.start(job, out)
-        try:
-            process.wait(timeout=after)
-            self.counts["ended before the kill"] += 1
-            return
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        self.counts["kills"] += 1
-        self.counts[f"killed {self.state(out)}"] += 1
-        self.counts["killed while writing a file"] += any([*out.rglob(".*.part"), *self.cache(out).rglob(".*.part")])
+    def places(self, out: Path) -> list[Path]:
+        """The run and its cache."""
+        return [out, self.cache(out)]
 
     def state(self, out: Path) -> str:
         """How far a run had come."""
@@ -160,22 +127,13 @@ class Watch:
         elif out.is_dir() and is_finished(out):
             self.faults.append(f"{out.name}: is unfinished, but passes for finished")
         if at_end:
-            left = [path for path in out.rglob("*") if path.name.startswith(".") or path.name == "checkpoint"]
-            left += [path for path in self.cache(out).rglob("*") if path.name.endswith(".part")]
-            self.faults += [f"{path.relative_to(self.root)}: is left over" for path in left]
+            self.check_tidy(out)
             load(out)
 
 
 def differences(run: Path, whole: Path) -> list[str]:
     """What differs between a run and the undisturbed one."""
-    found = []
-    for pattern in ("*.safetensors", "tokenizer*.json", "config.json", "run.toml"):
-        names = {path.relative_to(folder) for folder in (run, whole) for path in folder.rglob(pattern)}
-        for name in sorted(names):
-            if not (run / name).is_file() or not (whole / name).is_file():
-                found.append(f"{name} is in one of the two only")
-            elif (run / name).read_bytes() != (whole / name).read_bytes():
-                found.append(f"{name} differs")
+    found = killing.differing_files(run, whole, lambda folder: [path for p in PATTERNS for path in folder.rglob(p)])
     found += ["the curve differs"] * (curve(run) != curve(whole))
     found += ["the metrics differ"] * (metrics(run) != metrics(whole))
     return found
@@ -207,50 +165,5 @@ def is_finished(run: Path) -> bool:
     return True
 
 
-def main() -> None:
-    """Run undisturbed, then kill and resume until there are enough kills; print the counts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
-    parser.add_argument("--out", type=Path, help="JSON Lines file to append the result to")
-    arguments = parser.parse_args()
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kill-pretrain-") as folder:
-        watch = Watch(Path(folder), seed=arguments.seed)
-        seconds = {}
-        for job in JOBS:
-            before = time.monotonic()
-            watch.finish(job, watch.root / f"{job} undisturbed")
-            seconds[job] = time.monotonic() - before
-        runs = 0
-        while watch.counts["kills"] < arguments.kills and runs < 3 * arguments.kills and not watch.faults:
-            job = list(JOBS)[runs % len(JOBS)]
-            out, whole = watch.root / f"{job} {runs}", watch.root / f"{job} undisturbed"
-            for _ in range(2 if runs % 3 == runs // 3 % 3 else 1):
-                watch.kill(job, out, after=watch.draw.uniform(0, seconds[job]))
-                watch.check(out, whole, at_end=False)
-            watch.finish(job, out)
-            if not watch.faults:
-                watch.check(out, whole, at_end=True)
-            runs += 1
-            print(f"{out.name}: {dict(watch.counts)}, {len(watch.faults)} faults", file=sys.stderr, flush=True)
-        result = {
-            "benchmark": "kill_pretrain",
-            "runs": runs,
-            **watch.counts,
-            "faults": watch.faults,
-            "undisturbed_seconds": {job: round(value, 1) for job, value in seconds.items()},
-            "seconds": round(time.monotonic() - started),
-            **peers.environment(),
-        }
-    line = json.dumps(result)
-    print(line)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-    sys.exit(1 if watch.faults else 0)
-
-
 if __name__ == "__main__":
-    main()
+    killing.main("kill_pretrain", __doc__, PretrainWatch, list(JOBS), kills=50)

@@ -171,6 +171,24 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
         pass
 
 
+def test_a_folder_that_goes_while_it_is_waited_for_is_made_again(tmp_path):
+    """The first holder leaves nothing, so its folder goes; the second must not hold a folder that is no more."""
+    first, said = locked(tmp_path / "run"), []
+    first.__enter__()
+
+    def waiting():
+        said.append(True)
+        first.__exit__(None, None, None)
+        assert not (tmp_path / "run").exists()
+
+    with locked(tmp_path / "run", waiting=waiting):
+        with pytest.raises(StorageError, match="another process"), locked(tmp_path / "run"):
+            pass
+        (tmp_path / "run" / "file").touch()
+    assert said == [True]
+    assert everything(tmp_path) == {"run/file": b""}
+
+
 def test_a_lock_leaves_no_empty_folders(tmp_path):
     with locked(tmp_path / "a" / "b"):
         assert (tmp_path / "a" / "b").is_dir()

@@ -197,6 +197,7 @@ def launch(world: int, **job) -> None:
     command = [sys.executable, *several, str(SCRIPT), json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "Warning: " not in done.stderr, done.stderr[-3000:]
 
 
 def places_of(folder: Path, world: int) -> list:
@@ -259,20 +260,27 @@ def assert_close_runs(got: Path, want: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("worlds", [(2, 2, 1), (2, 1, 2)], ids=str)
 @pytest.mark.parametrize("case", ["mlm", "gdes", "adafactor", "muon"])
-def test_shards_are_resumed(case, desk, tmp_path):
-    """Stopped in step 2 on two processes that hold shards, and resumed on two, then on one, as one with whole ones."""
+def test_shards_are_resumed(case, worlds, desk, tmp_path):
+    """Stopped in step 2 on two processes that hold shards, and resumed on other numbers, as one with whole ones."""
     settings = {
         "model.dropout": 0.0,
         "model.attention_dropout": 0.0,
         "train.engine": "fsdp",
         "train.learning_rate": 1e-3,
+        **SEVERAL.get(case, {}),
     }
     job = {"recipe": str(desk / f"{case}.toml"), "corpus": str(desk / "corpus.txt"), "settings": settings}
-    run(desk, case, tmp_path / "one", settings=settings)
-    for world, step in ((2, 2), (2, 4), (1, None)):
+    _, places = run(desk, case, tmp_path / "one", settings=settings)
+    seen = []
+    for world, step in zip(worlds, (2, 4, None), strict=True):
         stop = {} if step is None else {"action": "interrupt", "step": step}
-        launch(world, **job, **stop, out=str(tmp_path / "two"), resume=True)
+        launch(world, **job, **stop, out=str(tmp_path / "two"), resume=True, places=str(tmp_path / "places"))
+        seen += places_of(tmp_path, world)
+        left = [path.name for path in (tmp_path / "two").glob("checkpoint/*")]
+        assert left == ([] if step is None else ["last.safetensors" if world == 1 else f"last-{step}"])
+    assert seen == sorted(map(tuple, places))
     assert_close_runs(tmp_path / "two", tmp_path / "one")
 
 

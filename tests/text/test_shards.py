@@ -294,20 +294,6 @@ def test_a_corpus_that_changes_meanwhile_is_refused(tokenizers, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.bin"))
 
 
-def test_a_second_process_is_refused_while_the_first_is_at_work(corpus, tokenizers, made, tmp_path):
-    said = []
-
-    def other(index):
-        with pytest.raises(StorageError) as caught:
-            make(corpus, tokenizers["gpt2"], tmp_path)
-        said.append(str(caught.value))
-
-    settings = ShardSettings(shard_bytes=SMALL)
-    found = tokenised(corpus, tokenizers["gpt2"], settings=settings, folder=tmp_path, progress=other)
-    assert "another process is writing into it" in said[0]
-    assert contents(found.folder) == contents(made.folder)
-
-
 def start(corpus, tokenizer, cache, workers):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     arguments = [str(corpus.files[0]), str(tokenizer), str(cache), str(workers)]
@@ -355,6 +341,58 @@ def test_a_killed_call_goes_on(big, tmp_path, workers, shards):
     assert shards <= whole < len([name for name in big[2] if name.endswith(".json")])
 
 
+@pytest.fixture
+def two(big, tmp_path):
+    """Starts a process that tokenises and is stopped at work, and a second one that waits for it."""
+    corpus, tokenizer, _ = big
+    running = []
+
+    def begin(workers):
+        first = start(corpus, tokenizer, tmp_path / "cache", workers)
+        running.append(first)
+        wait_for(first, 3)
+        first.send_signal(signal.SIGSTOP)
+        second = start(corpus, tokenizer, tmp_path / "cache", workers)
+        running.append(second)
+        assert second.stdout.readline() == b"waiting\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(timeout=0.3)
+        assert not list((tmp_path / "cache").rglob("index.json"))
+        return first, second, tmp_path / "cache"
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+BOTH = [0, pytest.param(2, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("workers", BOTH)
+def test_a_second_process_waits_for_the_first(big, two, workers):
+    first, second, cache = two(workers)
+    first.send_signal(signal.SIGCONT)
+    heard = second.stdout.read()
+    assert (first.wait(), second.wait()) == (0, 0)
+    assert heard == b""  # it waited once, and made nothing itself
+    (folder,) = cache.iterdir()
+    assert contents(folder) == big[2]
+
+
+@pytest.mark.parametrize("workers", BOTH)
+def test_a_second_process_takes_over_from_one_that_was_killed(big, two, workers):
+    first, second, cache = two(workers)
+    first.kill()
+    first.wait()
+    heard = second.stdout.read().splitlines()
+    assert second.wait() == 0
+    assert sorted(map(int, heard)) == list(range(sum(name.endswith(".bounds.bin") for name in big[2])))
+    (folder,) = cache.iterdir()
+    assert contents(folder) == big[2]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_a_call_killed_at_any_moment_goes_on(big, tmp_path, seed):
@@ -400,4 +438,5 @@ if __name__ == "__main__":
         settings=ShardSettings(shard_bytes=SMALL, workers=int(workers)),
         folder=Path(cache),
         progress=lambda index: print(index.number, flush=True),
+        waiting=lambda: print("waiting", flush=True),
     )

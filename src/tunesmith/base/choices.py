@@ -30,6 +30,7 @@ FAMILIES = {
     "input": "text.inputs",
     "optimiser": "train.optim",
     "schedule": "train.schedule",
+    "track": "train.track",
     "model": "models",
     "recipe": "recipes.pretraining",
 }

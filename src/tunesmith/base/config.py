@@ -47,14 +47,12 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
         old = tree.get(key)
         if isinstance(old, str) and isinstance(value, Mapping) and "name" not in value:
             old = {"name": old}  # method = "lora" below, method.rank = 16 above
-        tree[key] = merge(old, value) if _go_together(old, value) else value
+        tables = isinstance(old, Mapping) and isinstance(value, Mapping)
+        tree[key] = merge(old, value) if tables and _same_choice(old, value) else value
     return tree
 
 
-def _go_together(old: Any, value: Any) -> bool:
-    """Whether both are tables, and not of two choices."""
-    if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
-        return False
+def _same_choice(old: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
     return "name" not in old or value.get("name", old["name"]) == old["name"]
 
 

@@ -50,6 +50,29 @@ def write_through(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def rename_folder(temporary: Path, folder: Path) -> None:
+    """Give a folder that is complete its name, on the disk too.
+
+    Raises:
+        StorageError: No permission, or a folder of that name holds something.
+    """
+    try:
+        _sync_folder(temporary)
+        temporary.rename(folder)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise storage_error(folder, error) from None
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what killed processes were writing, anywhere in a folder."""
+    for part in folder.rglob(".*.part"):
+        if part.is_dir():
+            remove_quietly(part)
+        else:
+            part.unlink(missing_ok=True)
+
+
 def storage_error(path: Path, error: Exception) -> StorageError:
     """The one-line error for a failed write."""
     number = error.errno if isinstance(error, OSError) else None
@@ -146,30 +169,59 @@ def file_hash(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, waiting: Callable[[], object] | None = None) -> Iterator[int]:
     """Hold an output folder for this process. The lock is the kernel's, on the folder: a dead process holds none.
 
-    The folder is made if need be; if it is still empty in the end, it goes again.
+    The folder is made if need be; if it is still empty in the end, it goes again. Gives the lock's file descriptor: a
+    process that inherits it holds the folder too.
+
+    Args:
+        folder: The folder.
+        waiting: Called once if another living process holds the folder, which is then waited for; None: refused.
 
     Raises:
         StorageError: Another living process holds the folder, or it cannot be written.
     """
     made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    held = None
     try:
-        handle = _open_to_write(folder)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
+            while held is None:
+                held = _try_to_hold(folder, waiting)
+                waiting = waiting and (lambda: None)  # said once
         except BlockingIOError:
+            made.clear()  # they are the other's by now
             raise StorageError(
                 f"{folder}: another process is writing into it: wait for it or choose another folder"
             ) from None
-        finally:
-            os.close(handle)
+        yield held
     finally:
-        for path in made:
+        for path in made:  # before the lock is given up: who waits for it must not get a folder that goes
             with contextlib.suppress(OSError):  # it holds something
                 path.rmdir()
+        if held is not None:
+            os.close(held)
+
+
+def _try_to_hold(folder: Path, waiting: Callable[[], object] | None) -> int | None:
+    """The descriptor of a lock on the folder; None if the folder went while it was waited for."""
+    handle = _open_to_write(folder)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is None:
+                raise
+            waiting()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), folder.stat()):
+                return handle
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from tunesmith.recipes.output import METRICS, OutputFolder, finished
 from tunesmith.recipes.prepare import Prepared, prepare
 from tunesmith.recipes.reporting import write_report
 from tunesmith.recipes.settings import TuneSettings, nested, tune_settings
+from tunesmith.recipes.tracking import check_track
 from tunesmith.recipes.tune import run_toml, run_tune
 from tunesmith.report.table import Row
 
@@ -92,6 +93,7 @@ def run_compare(
         raise SettingError(f"seeds: must be at least 1, got {seeds}")
     per_method = {name: _settings_for(name, tree, methods) for name in methods}
     first = next(iter(per_method.values()))
+    check_track(first.train.track)
     record = {
         **run_toml("compare", model, data, first),
         "methods": list(methods),

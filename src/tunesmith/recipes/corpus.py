@@ -1,5 +1,6 @@
 """A corpus made ready for pretraining: splits, cleaning, a tokenizer, shards of token ids."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +70,14 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
     tokenizer = _tokenizer(train, kept, out, settings, listener)
     shards = ShardSettings(workers=settings.data.workers)
     listener.stage("tokenising")
+
+    @functools.cache  # said once, though there are two splits to wait for
+    def waiting() -> None:
+        listener.note("waiting for another process that tokenises this corpus")
+
     return Ready(
-        train=tokenised(train, tokenizer, settings=shards, keep=kept),
-        dev=tokenised(dev, tokenizer, settings=shards, keep=kept_of_dev),
+        train=tokenised(train, tokenizer, settings=shards, keep=kept, waiting=waiting),
+        dev=tokenised(dev, tokenizer, settings=shards, keep=kept_of_dev, waiting=waiting),
         tokenizer=tokenizer,
         vocabulary=vocabulary_of(tokenizer),
     )

@@ -6,8 +6,17 @@ from typing import Any
 
 from tunesmith.base.config import read_toml, toml_text
 from tunesmith.base.errors import CheckpointError, SettingError, StorageError
-from tunesmith.base.files import empty_folder, locked, read_json, remove_quietly, storage_error, write_atomic
+from tunesmith.base.files import (
+    empty_folder,
+    locked,
+    read_json,
+    remove_parts,
+    remove_quietly,
+    storage_error,
+    write_atomic,
+)
 from tunesmith.recipes.settings import check_same
+from tunesmith.train.checkpoint import LAST
 
 METRICS = "metrics.json"
 _RECORD = "run.toml"
@@ -86,8 +95,7 @@ class OutputFolder:
             self._put_aside(held)
         elif self.resume and kept.is_file():
             check_same(self.out, read_toml(kept), self.record)
-            for part in self.out.rglob(".*.part"):  # what a killed process was writing
-                part.unlink(missing_ok=True)
+            remove_parts(self.out)
             for done in self.out.rglob(METRICS):  # and what it had not yet tidied up
                 if finished(done.parent) is not None:
                     remove_quietly(done.parent / "checkpoint")
@@ -111,7 +119,8 @@ class OutputFolder:
         """Keep what a run that failed has left if it can be resumed; else put back what stood here before."""
         before = self.out / _BEFORE
         moving = before.exists() and not (before / _RECORD).exists()  # killed while putting aside or back
-        results = [*self.out.rglob("checkpoint/last.safetensors"), *self.out.rglob(METRICS)]
+        patterns = [*(f"checkpoint/{pattern}" for pattern in LAST), METRICS]
+        results = [path for pattern in patterns for path in self.out.rglob(pattern)]
         if not moving and any(before not in path.parents for path in results):
             self._drop_before()
             return

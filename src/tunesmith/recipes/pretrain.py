@@ -20,6 +20,7 @@ from tunesmith.recipes.load import load
 from tunesmith.recipes.output import METRICS, OutputFolder
 from tunesmith.recipes.pretrain_settings import PretrainSettings, pretrain_settings
 from tunesmith.recipes.settings import nested
+from tunesmith.recipes.tracking import check_track, tracked
 from tunesmith.recipes.validation import Losses, Validation
 from tunesmith.report.training import render_training
 from tunesmith.train.checkpoint import Checkpoints, Progress
@@ -85,6 +86,7 @@ def run_pretrain(
 ) -> Model:
     """Pretrain with resolved settings; see `pretrain`."""
     listener = listener or Silent()
+    check_track(settings.train.track)
     machine = choose_machine(settings.train.device, settings.train.precision)
     record = {"verb": "pretrain", "recipe": recipe, "source": str(corpus), **settings.model_dump(mode="json")}
     with processes(settings.train.engine, device=machine.device) as parallel:
@@ -127,7 +129,12 @@ def _learn(
     total = sum(p.numel() for p in trainee.parameters())
     feed = Feed(ready.train, ready.vocabulary.frame, settings)
     plan = make_plan(settings, feed)
-    wrapped = parallel.wrap(trainee, [block for stack in model.stacks for block in stack.blocks])
+    validation = Validation(ready.dev, ready.vocabulary.frame, objective, settings, machine)
+    wrapped = parallel.wrap(
+        trainee,
+        [block for stack in model.stacks for block in stack.blocks],
+        unreached=lambda: validation.unreached(trainee),
+    )
     updates = make_updates(trainee, objective, settings)
     work = Pretraining(wrapped, objective, feed, plan, parallel, machine, settings.train.micro_batch_tokens)
     stepper = Stepper(
@@ -140,7 +147,6 @@ def _learn(
         learning_rate=settings.train.learning_rate,
         max_grad_norm=settings.train.max_grad_norm,
     )
-    validation = Validation(ready.dev, ready.vocabulary.frame, objective, settings, machine)
     listener.note(
         f"{settings.objective.choice_name()} on {total / 1e6:.1f} M parameters, {ready.train.num_tokens / 1e6:.2f} M "
         f"tokens, {len(feed.samples(1, 0))} sequences an epoch"
@@ -152,14 +158,15 @@ def _learn(
 
     model.compute_dtype = machine.dtype
     trainee.train()
-    progress = train(
-        stepper,
-        plan,
-        evaluate=evaluate,
-        checkpoints=Checkpoints(out / "checkpoint", writes=parallel.leads),
-        report=lambda progress: listener.step(progress, plan.spent(progress)),
-    )
-    if parallel.engine == "fsdp" and parallel.world > 1:
+    with tracked(listener, settings.train.track if parallel.leads else None, out) as hearing:
+        progress = train(
+            stepper,
+            plan,
+            evaluate=evaluate,
+            checkpoints=Checkpoints(out / "checkpoint", parallel),
+            report=lambda progress: hearing.step(progress, plan.spent(progress)),
+        )
+    if parallel.shards:
         whole = {name: full(parameter).detach() for name, parameter in trainee.named_parameters()}
         model, objective = make_learner(settings, ready, Silent())
         trainee = Trainee(model, objective).to(machine.device)

@@ -30,6 +30,7 @@ from tunesmith.recipes.reporting import predictions_of, write_report
 from tunesmith.recipes.run import Run, load_run
 from tunesmith.recipes.saved import FORMAT, Opened, RunRecord, open_base, save_run
 from tunesmith.recipes.settings import TuneSettings, nested, tune_settings
+from tunesmith.recipes.tracking import check_track, tracked
 from tunesmith.report.trial import CurvePoint
 from tunesmith.tasks import Labelled, TaskConfig
 from tunesmith.text.batching import Order, Packed, cut_by_tokens, pack
@@ -106,6 +107,7 @@ def run_tune(
 ) -> Run:
     """Tune with resolved settings; see `tune`."""
     listener = listener or Silent()
+    check_track(settings.train.track)
     record = run_toml("tune", model, data, settings)
     with OutputFolder(out, record, resume=resume, overwrite=overwrite) as finished:
         if finished:
@@ -274,13 +276,14 @@ def _learn(
         model.compute_dtype = machine.dtype
         model.train()
         try:
-            progress = train(
-                stepper,
-                plan,
-                evaluate=evaluate,
-                checkpoints=Checkpoints(out / "checkpoint"),
-                report=lambda progress: listener.step(progress, plan.spent(progress)),
-            )
+            with tracked(listener, settings.train.track, out) as hearing:
+                progress = train(
+                    stepper,
+                    plan,
+                    evaluate=evaluate,
+                    checkpoints=Checkpoints(out / "checkpoint"),
+                    report=lambda progress: hearing.step(progress, plan.spent(progress)),
+                )
         finally:
             model.compute_dtype = None
             model.eval()

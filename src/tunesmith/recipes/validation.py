@@ -1,14 +1,14 @@
 """Validation losses of pretraining: always the same sequences and masks, and what a constant guess would get."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from tunesmith.base.random import numpy_stream
-from tunesmith.objectives import Objective
+from tunesmith.objectives import Batch, Objective
 from tunesmith.recipes.feed import cut
 from tunesmith.recipes.pretrain_settings import PretrainSettings
 from tunesmith.text.batching import cut_by_tokens
@@ -80,11 +80,7 @@ class Validation:
         labels: dict[str, Counter[int]] = {}
         was_training = trainee.training
         trainee.eval()
-        numbers = list(self.samples)
-        lengths = np.array([len(self.samples[i]) for i in numbers])
-        for part in cut_by_tokens(range(len(numbers)), lengths, max_tokens=self.max_tokens):
-            drawn = [Drawn(self.samples[numbers[i]], numpy_stream("dev mask", numbers[i])) for i in part]
-            batch = self.objective.prepare(drawn, device=self.machine.device)
+        for batch in self._batches():
             counts.update(self.objective.targets(batch))
             for phase in self.objective.phases:
                 for term, loss in trainee(batch, phase.name).items():
@@ -98,6 +94,26 @@ class Validation:
             constants={term: _entropy(found) for term, found in labels.items()},
             weights={term: weight for phase in self.objective.phases for term, weight in phase.terms.items()},
         )
+
+    def unreached(self, trainee: torch.nn.Module) -> set[str]:
+        """Parameters that the loss of some phase has no gradient for; its first batch tells, as all reach the same."""
+        parameters = {name: p for name, p in trainee.named_parameters() if p.requires_grad}
+        was_training = trainee.training
+        trainee.eval()
+        batch, found = next(self._batches()), set[str]()
+        for phase in self.objective.phases:
+            loss = torch.stack(list(trainee(batch, phase.name).values())).sum()
+            grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            found |= {name for name, grad in zip(parameters, grads, strict=True) if grad is None}
+        trainee.train(was_training)
+        return found
+
+    def _batches(self) -> Iterator[Batch]:
+        numbers = list(self.samples)
+        lengths = np.array([len(self.samples[i]) for i in numbers])
+        for part in cut_by_tokens(range(len(numbers)), lengths, max_tokens=self.max_tokens):
+            drawn = [Drawn(self.samples[numbers[i]], numpy_stream("dev mask", numbers[i])) for i in part]
+            yield self.objective.prepare(drawn, device=self.machine.device)
 
 
 def _entropy(counts: Counter[int]) -> float:

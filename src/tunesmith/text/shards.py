@@ -108,8 +108,11 @@ def tokenised(
     folder: Path | None = None,
     keep: Bool[np.ndarray, "D"] | None = None,
     progress: Callable[[ShardIndex], None] | None = None,
+    waiting: Callable[[], object] | None = None,
 ) -> ShardedTokens:
     """The tokens of a corpus, from the cache or made and put there.
+
+    A corpus that another process tokenises is waited for; if that process dies, this one goes on with what is whole.
 
     Args:
         corpus: The documents.
@@ -118,28 +121,29 @@ def tokenised(
         folder: Where shards of all corpora are kept; None: ``tokens`` in the cache folder.
         keep: Which documents are wanted, by number, as cleaning says; None for all.
         progress: Told of each shard that is whole.
+        waiting: Told that another process tokenises this corpus.
 
     Raises:
         DataError: The corpus cannot be read, gives no token, or changes meanwhile; or a shard is damaged.
-        StorageError: The folder cannot be written, the disk is full, or another process is at work in it.
+        StorageError: The folder cannot be written, or the disk is full.
         SettingError: A process was killed.
     """
     before = _stamps(corpus)
     key = _key(corpus, tokenizer, settings.shard_bytes, keep)
     place = (cache_folder("tokens") if folder is None else folder) / key[:32]
     if not (place / "index.json").exists():
-        with locked(place):
+        with locked(place, waiting=waiting or (lambda: None)) as lock:
             if not (place / "index.json").exists():  # another process may have made it since
                 for path in place.glob(".*.part"):  # of a process that was killed
                     path.unlink(missing_ok=True)
                 id_type: IdType = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
                 job = Job(corpus, tokenizer, place, key, id_type, settings.shard_bytes, keep)
-                _make_all(job, workers=settings.workers, stamps=before, progress=progress)
+                _make_all(job, lock, workers=settings.workers, stamps=before, progress=progress)
     return ShardedTokens(place, check=settings.check)
 
 
 def _make_all(
-    job: Job, *, workers: int, stamps: list[tuple[int, int]], progress: Callable[[ShardIndex], None] | None
+    job: Job, lock: int, *, workers: int, stamps: list[tuple[int, int]], progress: Callable[[ShardIndex], None] | None
 ) -> None:
     found: dict[int, ShardIndex] = {}
 
@@ -149,7 +153,7 @@ def _make_all(
             progress(index)
 
     if workers:
-        total = _in_processes(job, workers, report)
+        total = _in_processes(job, lock, workers, report)
     else:
         total = make_shards(job, turn=0, turns=1, report=report)
     if _stamps(job.corpus) != stamps or len(found) != total:
@@ -171,8 +175,11 @@ def _make_all(
     write_json(job.folder / "index.json", {**made_from, "shards": shards, "shards_sha256": _checksum(shards)})
 
 
-def _in_processes(job: Job, workers: int, report: Callable[[ShardIndex], None]) -> int:
-    """Make the shards in other processes, each a program of its own that gets its job as text; gives their number."""
+def _in_processes(job: Job, lock: int, workers: int, report: Callable[[ShardIndex], None]) -> int:
+    """Make the shards in other processes, each a program of its own that gets its job as text; gives their number.
+
+    They inherit the lock: if this process is killed, it is free when the last of them has ended.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     if workers > 1:
         environment["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
@@ -196,6 +203,7 @@ def _in_processes(job: Job, workers: int, report: Callable[[ShardIndex], None]) 
                 text=True,
                 encoding="utf-8",
                 env=environment,
+                pass_fds=[lock],
             )
             running.append(process)
             threads.append(threading.Thread(target=listen, args=(turn, process), daemon=True))

@@ -7,13 +7,13 @@ gradients are those of one process. Nothing here starts processes.
 import contextlib
 import os
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tunesmith.base.errors import SettingError
@@ -39,6 +39,11 @@ class Parallel:
     def leads(self) -> bool:
         """Whether this process writes files and speaks."""
         return self.rank == 0
+
+    @property
+    def shards(self) -> bool:
+        """Whether each process holds a part of each parameter only."""
+        return self.engine == "fsdp" and self.world > 1
 
     def share(self, items: Sequence[T]) -> list[T]:
         """This process's part of a step's samples."""
@@ -68,8 +73,21 @@ class Parallel:
         dist.broadcast(found, 0)
         return float(found.item())
 
-    def wrap(self, module: torch.nn.Module, blocks: Sequence[torch.nn.Module]) -> torch.nn.Module:
-        """The module with gradients averaged (DDP) or parameters sharded as well (FSDP2, block by block)."""
+    def wrap(
+        self,
+        module: torch.nn.Module,
+        blocks: Sequence[torch.nn.Module],
+        *,
+        unreached: Callable[[], Collection[str]] | None = None,
+    ) -> torch.nn.Module:
+        """The module with gradients averaged (DDP) or parameters sharded as well (FSDP2, block by block).
+
+        Args:
+            module: What trains.
+            blocks: Its parts that are gathered at once.
+            unreached: Gives the parameters that some loss has no gradient for, always the same ones; None: not known,
+                so that DDP looks for them in each backward pass.
+        """
         if self.world == 1:
             return module
         if self.engine == "fsdp":
@@ -77,7 +95,11 @@ class Parallel:
                 fully_shard(block)
             fully_shard(module)
             return module
-        return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
+        looks = unreached is None or bool(unreached())
+        wrapped = DistributedDataParallel(module, find_unused_parameters=looks)
+        # ours never change; the argument of this name is deprecated in torch 2.13, and older ones lack its heir
+        wrapped.broadcast_buffers = False
+        return wrapped
 
     @contextlib.contextmanager
     def syncing(self, module: torch.nn.Module, *, last: bool) -> Iterator[None]:
@@ -126,8 +148,28 @@ def full(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def shard_or_whole(tensor: Tensor, other: Tensor) -> Tensor:
+    """A tensor as it is where it is sharded as another one, else as a whole."""
+    if isinstance(tensor, DTensor) and isinstance(other, DTensor):
+        if (tensor.shape, tensor.device_mesh, tensor.placements) == (other.shape, other.device_mesh, other.placements):
+            return tensor
+    return full(tensor)
+
+
+def empty_like(other: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor to fill, sharded as another one is where that is sharded and of the same shape."""
+    if isinstance(other, DTensor) and tuple(shape) == tuple(other.shape):
+        return torch.empty_like(other, dtype=dtype, requires_grad=False)
+    return torch.empty(tuple(shape), dtype=dtype)
+
+
 def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor, sharded as another one is where that is sharded and of the same shape."""
-    if isinstance(other, DTensor) and tensor.shape == other.shape:
-        return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)
-    return tensor
+    """A tensor that belongs to another one: a tensor of the other's mesh where that is sharded, numbers excepted.
+
+    What an optimiser keeps for each row is sharded as the rows are: a mean over it rounds as in an undisturbed run.
+    """
+    if not isinstance(other, DTensor) or isinstance(tensor, DTensor) or not tensor.ndim:
+        return tensor
+    by_row = tensor.shape == other.shape[: tensor.ndim]
+    placements = other.placements if by_row else [Replicate()] * other.device_mesh.ndim
+    return distribute_tensor(tensor.to(other.device), other.device_mesh, placements)

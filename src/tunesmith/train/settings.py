@@ -4,8 +4,10 @@ from typing import Annotated
 
 import pydantic
 
+from tunesmith.base import choices
 from tunesmith.base.config import Config
 from tunesmith.train.precision import Precision
+from tunesmith.train.track import TrackConfig
 
 Positive = Annotated[float, pydantic.Field(gt=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
@@ -41,6 +43,9 @@ class LoopSettings(Config):
     )
     checkpoint_seconds: Annotated[float, pydantic.Field(ge=0)] = pydantic.Field(
         default=60.0, description="Time between checkpoints; there is one at each evaluation as well."
+    )
+    track: Annotated[pydantic.SerializeAsAny[TrackConfig], choices.chosen("track")] | None = pydantic.Field(
+        default=None, description="Where curves are written during the run, as tensorboard; none by default."
     )
 
 

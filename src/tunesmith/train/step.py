@@ -96,6 +96,7 @@ class Stepper(Generic[B]):
         progress.examples += round(seen["examples"])
         progress.tokens += round(seen["tokens"])
         progress.step += 1
+        progress.last_rate = self.learning_rate * rate
         progress.add(total, terms)
 
     def _counts(self, batches: Sequence[B]) -> dict[str, float]:
@@ -134,7 +135,8 @@ class Stepper(Generic[B]):
         self._check(sum(update.terms[term] * mean for term, mean in means.items()), "loss", progress)
         parameters = [p for p in update.parameters.values() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
-        self._check(float(full(norm)), "norm of the gradient", progress)
+        progress.last_norms[update.name] = float(full(norm))
+        self._check(progress.last_norms[update.name], "norm of the gradient", progress)
         for group in update.optimiser.param_groups:
             group["lr"] = self.learning_rate * rate
         update.optimiser.step()

@@ -58,7 +58,7 @@ class AdafactorConfig(OptimiserConfig):
 
     def state_numbers(self, name: str, parameter: Tensor) -> int:
         """A row and a column (of the last two dimensions), and the step."""
-        if parameter.ndim < 2:
+        if not _factored(parameter):
             return parameter.numel() + 1
         return parameter.numel() // parameter.shape[-1] + parameter.numel() // parameter.shape[-2] + 1
 
@@ -107,16 +107,21 @@ class Adafactor(Own):
     def _direction(self, parameter: Tensor, grad: Tensor, *, fresh: float) -> Float[Tensor, "..."]:
         """G / sqrt(V), after V has taken the gradient in; ``fresh`` is 1 - beta2."""
         state = self.state[parameter]
-        if parameter.ndim < 2:
+        if not _factored(parameter):
             square = self.kept(parameter, "exp_avg_sq").lerp_(grad.square().add_(TINY), fresh)
             return square.rsqrt().mul_(grad)
         square = grad.square()
         for key, along in (("row", -1), ("column", -2)):
-            mean = square.mean(along).add_(TINY)
+            mean = square.mean(along) + TINY  # not in place: over shards it is a sum yet to be made
             state[key] = state[key].lerp_(mean, fresh) if key in state else mean
         row, column = state["row"], state["column"]
         by_row = (row / row.mean(-1, keepdim=True)).rsqrt_().unsqueeze(-1)
         return torch.mul(grad, by_row, out=square).mul_(column.rsqrt().unsqueeze(-2))
+
+
+def _factored(parameter: Tensor) -> bool:
+    """Whether rows and columns are kept apart: of one row, R / mean(R) is 1 and V is C, as of a vector."""
+    return parameter.ndim >= 2 and parameter.shape[-2] > 1  # and torch cannot broadcast into one row that is sharded
 
 
 def _rms(x: Tensor) -> Float[Tensor, ""]:

@@ -1,0 +1,36 @@
+"""A corpus is made ready once, whoever asks for it at the same time."""
+
+import contextlib
+import threading
+
+from tiny_pretraining import Listener, recipe, write_corpus
+
+from tunesmith.base.files import locked
+from tunesmith.recipes.corpus import make_ready
+from tunesmith.recipes.pretrain_settings import pretrain_settings
+
+WAITING = "waiting for another process that tokenises this corpus"
+
+
+def test_who_waits_for_another_process_says_so_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+    settings = pretrain_settings(str(recipe(tmp_path, "mlm")))
+    corpus = write_corpus(tmp_path / "corpus.txt")
+    made = make_ready(corpus, tmp_path / "run", settings, Listener())
+    for place in (made.train.folder, made.dev.folder):
+        (place / "index.json").unlink()
+    others = [contextlib.ExitStack(), contextlib.ExitStack()]
+    for other, tokens in zip(others, (made.train, made.dev), strict=True):
+        other.enter_context(locked(tokens.folder))
+
+    class Freeing(Listener):
+        def note(self, text):
+            super().note(text)
+            if text == WAITING:
+                for number, other in enumerate(others):
+                    threading.Timer(0.1 + 0.6 * number, other.close).start()
+
+    listener = Freeing()
+    again = make_ready(corpus, tmp_path / "run", settings, listener)
+    assert listener.notes.count(WAITING) == 1
+    assert again.train.take(0, 10**6).tolist() == made.train.take(0, 10**6).tolist()
