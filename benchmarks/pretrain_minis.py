@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ RECIPES = (
     "bert", "roberta", "albert", "electra", "deberta_v3", "bart", "t5", "mass", "xlnet", "spanbert", "gpt2", "llama",
     "modernbert",
 )  # fmt: skip
-TEXTS, LENGTH = 100, 96
+TEXTS = 100
 RESULTS = peers.REPOSITORY / "benchmarks" / "results" / "pretrain_minis.jsonl"
 
 
@@ -55,7 +56,8 @@ def compare(folder: Path, corpus: Path) -> dict[str, object]:
     theirs = getattr(transformers, name).from_pretrained(folder, attn_implementation="eager").eval()
     ours = tunesmith.load(folder)
     documents = (corpus / "dev.txt").read_text(encoding="utf-8").split("\n\n")
-    encoded = ours.tokenizer.encode(documents[:TEXTS], max_tokens=LENGTH).ids
+    settings = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
+    encoded = ours.tokenizer.encode(documents[:TEXTS], max_tokens=settings["data"]["max_tokens"]).ids
     stream = torch.Generator().manual_seed(0)
     sums = {"ours": 0.0, "transformers": 0.0}
     count, gap, largest = 0, 0.0, 0.0

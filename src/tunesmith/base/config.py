@@ -47,8 +47,10 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
         old = tree.get(key)
         if isinstance(old, str) and isinstance(value, Mapping) and "name" not in value:
             old = {"name": old}  # method = "lora" below, method.rank = 16 above
-        tables = isinstance(old, Mapping) and isinstance(value, Mapping)
-        tree[key] = merge(old, value) if tables and _same_choice(old, value) else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and _same_choice(old, value):
+            tree[key] = merge(old, value)
+        else:
+            tree[key] = value
     return tree
 
 

@@ -1,6 +1,7 @@
 """TensorBoard: curves in ``RUN/tensorboard``, by the SummaryWriter of torch."""
 
 import importlib.util
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class TensorBoard:
     def __init__(self, folder: Path, *, step: int, every_steps: int):
         from torch.utils.tensorboard import SummaryWriter  # the optional extra `track`
 
+        if list(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
+            time.sleep(1)  # files are read in the order of their names, which tell seconds
         self.every_steps = every_steps
         self._writer = SummaryWriter(str(folder), purge_step=step)
 
