@@ -1,0 +1,456 @@
+"""Four claims of the lectures about training, derived again with the recipes at small scale.
+
+    python benchmarks/training_claims.py warmup --plot docs/images/claim_warmup.png
+    python benchmarks/training_claims.py sgd_and_batch --plot docs/images/claim_sgd_and_batch.png
+    python benchmarks/training_claims.py masking --plot docs/images/claim_masking.png
+    python benchmarks/training_claims.py gated --plot docs/images/claim_gated.png
+
+Each arm of a claim is a recipe with some settings, pretrained from scratch on Wikipedia (`corpus_enwiki`) with the same
+budget of tokens, once for each seed; a seed gives the first weights, the order of the data and the masks. What is
+compared is the loss on the dev split at the end. Each run is a line of ``--out`` as soon as it is done; lines that are
+there with the same settings are not measured again, so that a command that was stopped goes on.
+
+The rule of all verdicts: d is the mean loss of the side that the claim says is worse, less that of the other side; s is
+their pooled standard deviation over the seeds. The claim *holds* if d > 2 s, the *opposite* if d < -2 s, and else its
+effect is *absent here*. Where a side has several arms (learning rates, say), the one with the lowest mean stands for
+it. A run that fails (its loss exploded or is no number) counts as infinitely bad.
+"""
+
+import argparse
+import gzip
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+
+import alternating
+import peers
+import tunesmith
+from tunesmith.nn.feedforward import equal_width
+from tunesmith.text.corpus import CorpusSettings, open_corpus
+from tunesmith.text.train_tokenizer import TokenizerSettings, train_tokenizer
+from tunesmith.train.step import TrainingError
+
+RESULTS = Path(__file__).parent / "results" / "training_claims.jsonl"
+DECISIVE = 2.0
+"""Pooled standard deviations that a difference must exceed."""
+
+Settings = Mapping[str, Any]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One sentence that can hold or not.
+
+    Attributes:
+        says: The sentence.
+        better: Arms of the side that should end lower; the best of them stands for it.
+        worse: Arms of the other side.
+    """
+
+    says: str
+    better: tuple[str, ...]
+    worse: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An experiment: arms that differ in some settings, and what is said of them.
+
+    Attributes:
+        title: What is claimed.
+        recipe: The recipe of all arms.
+        vocabulary: Its tokenizer, trained on the text that is trained on.
+        settings: What all arms have in common.
+        arms: Name and own settings of each.
+        comparisons: What is claimed, in sentences.
+        characters: Characters of the text that is trained on.
+    """
+
+    title: str
+    recipe: str
+    vocabulary: TokenizerSettings
+    settings: Settings
+    arms: Mapping[str, Settings]
+    comparisons: tuple[Comparison, ...]
+    characters: int = 3_000_000
+
+
+BYTE_LEVEL = TokenizerSettings(kind="bpe", style="gpt2", vocab_size=512)
+WITH_MASK = TokenizerSettings(kind="bpe", style="roberta", vocab_size=512)
+
+SMALL: Settings = {  # what all four have in common: the recipe's three minutes become a budget of tokens
+    "data.max_tokens": 64,
+    "data.dev_sequences": 200,
+    "train.minutes": None,
+    "train.evaluations": 12,
+    "train.checkpoint_seconds": 600.0,
+}
+DEEP: Settings = {"model.num_layers": 8, "model.d_model": 64, "model.num_heads": 2, "model.d_ff": 256}
+WIDE: Settings = {"model.num_layers": 4, "model.d_model": 96, "model.num_heads": 3, "model.d_ff": 384}
+DEEP_STD, WIDE_STD = 0.07, 0.06  # 0.02 at a width of 768, by one over the root of the width
+
+
+def warmup() -> Claim:
+    """Post-norm with and without warm-up at three learning rates, and pre-norm as control."""
+    rates = (2e-3, 4e-3, 8e-3)
+    arms: dict[str, Settings] = {}
+    for order in ("post", "pre"):
+        for rate in rates if order == "post" else rates[-1:]:
+            for name, share in (("warm-up", 0.1), ("none", 0.0)):
+                own = {"model.order": order, "train.learning_rate": rate, "train.warmup": share}
+                arms[f"{order}-norm, {rate:g}, {name}"] = own
+    said = [
+        Comparison(
+            f"post-norm at {rate:g} ends worse without warm-up",
+            (f"post-norm, {rate:g}, warm-up",),
+            (f"post-norm, {rate:g}, none",),
+        )
+        for rate in rates
+    ]
+    said += [
+        Comparison(
+            "post-norm at its best rate ends worse without warm-up",
+            tuple(f"post-norm, {rate:g}, warm-up" for rate in rates),
+            tuple(f"post-norm, {rate:g}, none" for rate in rates),
+        ),
+        Comparison(
+            f"control: pre-norm at {rates[-1]:g} ends worse without warm-up",
+            (f"pre-norm, {rates[-1]:g}, warm-up",),
+            (f"pre-norm, {rates[-1]:g}, none",),
+        ),
+    ]
+    return Claim(
+        title="Without warm-up post-norm fails",
+        recipe="gpt2",
+        vocabulary=BYTE_LEVEL,
+        settings={
+            **SMALL,
+            **DEEP,
+            "model.initial_std": DEEP_STD,
+            "train.batch_size": 16,
+            "train.tokens": 250_000,
+        },
+        arms=arms,
+        comparisons=tuple(said),
+    )
+
+
+BATCH_RATES = {4: (1e-3, 3e-3), 16: (1e-3, 3e-3, 1e-2), 64: (3e-3, 1e-2)}
+SGD_RATES = (0.1, 0.3, 1.0)
+
+
+def sgd_and_batch() -> Claim:
+    """SGD against AdamW, and AdamW with three sizes of a batch, each at several learning rates."""
+    arms: dict[str, Settings] = {}
+    adamw = {size: [f"AdamW, batch {size}, {rate:g}" for rate in rates] for size, rates in BATCH_RATES.items()}
+    for size, rates in BATCH_RATES.items():
+        for name, rate in zip(adamw[size], rates, strict=True):
+            arms[name] = {"train.batch_size": size, "train.learning_rate": rate}
+    sgd = tuple(f"SGD, batch 16, {rate:g}" for rate in SGD_RATES)
+    for name, rate in zip(sgd, SGD_RATES, strict=True):
+        arms[name] = {"train.optimiser": "sgd", "train.batch_size": 16, "train.learning_rate": rate}
+    small, middle, large = (tuple(names) for names in adamw.values())
+    return Claim(
+        title="SGD fails, and a small batch ends worse at equal tokens",
+        recipe="gpt2",
+        vocabulary=BYTE_LEVEL,
+        settings={
+            **SMALL,
+            **WIDE,
+            "model.initial_std": WIDE_STD,
+            "train.tokens": 300_000,
+        },
+        arms=arms,
+        comparisons=(
+            Comparison("SGD at its best rate ends worse than AdamW at its best", middle, sgd),
+            Comparison("batch 4 ends worse than batch 16, each at its best rate", middle, small),
+            Comparison("batch 16 ends worse than batch 64, each at its best rate", large, middle),
+            Comparison("batch 4 ends worse than batch 64, each at its best rate", large, small),
+            Comparison("batch 4 ends worse than batch 64, both at 3e-3", large[:1], small[-1:]),
+        ),
+    )
+
+
+def masking() -> Claim:
+    """Masks that are new in every epoch against 10 frozen copies, BERT's way, and against one."""
+    return Claim(
+        title="Dynamic masking is better than static",
+        recipe="roberta",
+        vocabulary=WITH_MASK,
+        settings={
+            **SMALL,
+            **WIDE,
+            "model.initial_std": WIDE_STD,
+            "model.order": "pre",  # with RoPE it leaves the frequencies of words early, post-norm not in this budget
+            "model.position": "rope",
+            "train.learning_rate": 3e-3,
+            "train.batch_size": 8,
+            "train.tokens": 700_000,
+        },
+        arms={
+            "dynamic": {"objective.masking": "dynamic"},
+            "static, 10 copies": {"objective.masking": "static", "objective.copies": 10},
+            "static, 1 copy": {"objective.masking": "static", "objective.copies": 1},
+        },
+        comparisons=(
+            Comparison("10 frozen copies end worse than new masks", ("dynamic",), ("static, 10 copies",)),
+            Comparison("1 frozen copy ends worse than new masks", ("dynamic",), ("static, 1 copy",)),
+        ),
+        characters=50_000,
+    )
+
+
+def gated() -> Claim:
+    """The feed-forward layers of the GLU paper, at as many weights."""
+    plain, gates = ("relu", "gelu", "swish"), ("glu", "bilinear", "reglu", "geglu", "swiglu")
+    width = WIDE["model.d_ff"]
+    arms: dict[str, Settings] = {kind: {"model.feedforward": kind} for kind in plain}
+    arms |= {kind: {"model.feedforward": kind, "model.d_ff": equal_width(width)} for kind in gates}
+    return Claim(
+        title="Gated feed-forward layers are better at equal parameters",
+        recipe="llama",
+        vocabulary=BYTE_LEVEL,
+        settings={
+            **SMALL,
+            **WIDE,
+            "model.initial_std": WIDE_STD,
+            "train.learning_rate": 3e-3,
+            "train.batch_size": 16,
+            "train.tokens": 300_000,
+        },
+        arms=arms,
+        comparisons=tuple(Comparison(f"{kind} ends lower than the best plain one", (kind,), plain) for kind in gates)
+        + (Comparison("the best gated one ends lower than the best plain one", gates, plain),),
+    )
+
+
+CLAIMS = {made.__name__: made for made in (warmup, sgd_and_batch, masking, gated)}
+
+
+# Runs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed: all that decides its result.
+
+    Attributes:
+        claim: Name of the claim.
+        arm: Name of the arm.
+        seed: Seed.
+        recipe: Recipe.
+        characters: Characters of the training text.
+        vocabulary: How its tokenizer is trained.
+        settings: Settings of the recipe.
+    """
+
+    claim: str
+    arm: str
+    seed: int
+    recipe: str
+    characters: int
+    vocabulary: Settings
+    settings: Settings
+
+    def described(self) -> Row:
+        """As it stands in the results."""
+        return json.loads(json.dumps({name: getattr(self, name) for name in type(self).__dataclass_fields__}))
+
+
+def runs_of(name: str, claim: Claim, *, seeds: int, changes: Settings) -> list[Run]:
+    """All runs of a claim, a seed after the other."""
+    return [
+        Run(
+            claim=name,
+            arm=arm,
+            seed=seed,
+            recipe=claim.recipe,
+            characters=claim.characters,
+            vocabulary=claim.vocabulary.model_dump(mode="json"),
+            settings={**claim.settings, **own, "train.seed": seed, "train.device": "cpu", **changes},
+        )
+        for seed in range(seeds)
+        for arm, own in claim.arms.items()
+    ]
+
+
+def prepare(claim: Claim, *, data: Path, work: Path) -> None:
+    """Write the beginning of the corpus and its tokenizer where the runs find them."""
+    source = data / "corpus_enwiki"
+    (work / "corpus").mkdir(parents=True)
+    text = gzip.decompress((source / "train.txt.gz").read_bytes()).decode()[: claim.characters]
+    (work / "corpus" / "train.txt").write_text(text[: text.rindex("\n\n")], encoding="utf-8")
+    dev = (source / "dev.txt").read_text(encoding="utf-8")[:200_000]
+    (work / "corpus" / "dev.txt").write_text(dev[: dev.rindex("\n\n")], encoding="utf-8")
+    train = open_corpus(work / "corpus", CorpusSettings()).splits["train"]
+    longest = claim.settings["data.max_tokens"]
+    (work / "tokenizer").mkdir()
+    train_tokenizer(train, claim.vocabulary, max_tokens=longest).tokenizer.save(work / "tokenizer")
+
+
+def measure(run: Run, work: Path) -> Row:
+    """Pretrain once, on one thread; a loss of None says that training failed."""
+    torch.set_num_threads(1)
+    began, computed = time.perf_counter(), time.process_time()
+    found: Row = {"loss": None}
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        out = Path(folder) / "run"
+        try:
+            settings = {**run.settings, "tokenizer": str(work / "tokenizer")}
+            tunesmith.pretrain(run.recipe, work / "corpus", out=out, settings=settings)
+        except TrainingError as error:
+            found["failed"] = str(error)
+        else:
+            metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+            curve = json.loads((out / "curve.json").read_text(encoding="utf-8"))
+            keys = ("constant_loss", "steps", "tokens", "total_parameters", "precision")
+            found |= {"loss": metrics["validation_loss"], **{key: metrics[key] for key in keys}}
+            found["curve"] = [[point["tokens"], point["train_loss"], point["dev_loss"]] for point in curve]
+    found["seconds"] = time.perf_counter() - began
+    return found | {"cpu_seconds": time.process_time() - computed}
+
+
+def measure_all(name: str, claim: Claim, arguments: argparse.Namespace) -> list[Row]:
+    """Measure what the results lack; the rows of this claim, those that were there among them."""
+    wanted = runs_of(name, claim, seeds=arguments.seeds, changes=json.loads(arguments.changes))
+    known = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    asked = [run.described() for run in wanted]
+    rows = [row for row in known if {key: row[key] for key in asked[0]} in asked]
+    done = [{key: row[key] for key in asked[0]} for row in rows]
+    missing = [run for run in wanted if run.described() not in done]
+    if not missing:
+        return rows
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        prepare(claim, data=arguments.data, work=work)
+        os.environ |= {"TUNESMITH_CACHE": str(work / "cache"), "OMP_NUM_THREADS": "1"}  # for the processes to come
+        with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+            running = {pool.submit(measure, run, work): run for run in missing}
+            for future in as_completed(running):
+                rows.append(running[future].described() | future.result() | peers.environment())
+                alternating.publish(rows[-1], arguments.out)
+    print(f"{len(missing)} runs in {(time.perf_counter() - began) / 60:.1f} min, {arguments.jobs} at once", flush=True)
+    return rows
+
+
+# Figures ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Losses of the seeds of an arm.
+
+    Attributes:
+        mean: Infinite where a seed failed.
+        sd: Standard deviation of the seeds that did not fail; 0 if fewer than two.
+    """
+
+    mean: float
+    sd: float
+
+
+def spread(rows: Sequence[Row], arm: str) -> Spread:
+    """Of an arm."""
+    losses = [math.inf if row["loss"] is None else row["loss"] for row in rows if row["arm"] == arm]
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return Spread(statistics.fmean(losses), statistics.stdev(finite) if len(finite) > 1 else 0.0)
+
+
+def verdict(rows: Sequence[Row], said: Comparison) -> str:
+    """The sentence, what was found, and by how much."""
+    better, worse = (min(side, key=lambda arm: spread(rows, arm).mean) for side in (said.better, said.worse))
+    a, b = spread(rows, better), spread(rows, worse)
+    difference, pooled = b.mean - a.mean, math.sqrt((a.sd**2 + b.sd**2) / 2)
+    if math.isnan(difference):
+        found = "absent here (both fail)"
+    elif difference > DECISIVE * pooled:
+        found = "holds"
+    else:
+        found = "the opposite" if difference < -DECISIVE * pooled else "absent here"
+    which = "" if len(said.better) == len(said.worse) == 1 else f" ({better} against {worse})"
+    return f"- {said.says}{which}: **{found}** ({difference:+.3f}; 2 s = {DECISIVE * pooled:.3f})"
+
+
+def report(claim: Claim, rows: Sequence[Row]) -> str:
+    """Markdown: a line for each arm, then the verdicts."""
+    lines = ["| arm | parameters | steps | dev loss | seeds | CPU s a run |", "|---|---|---|---|---|---|"]
+    for arm in claim.arms:
+        own = [row for row in rows if row["arm"] == arm]
+        ended = [row for row in own if row["loss"] is not None]
+        if not own:
+            continue
+        found, cost = spread(rows, arm), statistics.fmean(row["cpu_seconds"] for row in own)
+        loss = f"{found.mean:.3f} ± {found.sd:.3f}" if len(ended) == len(own) else f"{len(own) - len(ended)} failed"
+        sizes = f"{ended[0]['total_parameters']} | {ended[0]['steps']}" if ended else " | "
+        seeds = " ".join("-" if row["loss"] is None else f"{row['loss']:.3f}" for row in own)
+        lines.append(f"| {arm} | {sizes} | {loss} | {seeds} | {cost:.0f} |")
+    constants = [row["constant_loss"] for row in rows if row["loss"] is not None]
+    lines += ["", f"Best constant guess: {statistics.fmean(constants):.3f}." if constants else "", ""]
+    measured = {row["arm"] for row in rows}
+    lines += [verdict(rows, said) for said in claim.comparisons if measured >= {*said.better, *said.worse}]
+    cpu = sum(row["cpu_seconds"] for row in rows) / 60
+    return "\n".join([*lines, "", f"{len(rows)} runs, {cpu:.1f} min of one core in all: {cpu / 2:.1f} min on two."])
+
+
+def plot(claim: Claim, rows: Sequence[Row], path: Path) -> None:
+    """Dev loss over tokens, mean and range of the seeds; beside it the ends of all seeds."""
+    figure, (curves, ends) = plt.subplots(1, 2, figsize=(11, 4.5), width_ratios=(3, 2), sharey=True)
+    arms = [arm for arm in claim.arms if any(row["arm"] == arm for row in rows)]
+    for i, arm in enumerate(arms):
+        colour = plt.get_cmap("tab20")(i)
+        own = [row for row in rows if row["arm"] == arm and row["loss"] is not None]
+        ends.scatter([i] * len(own), [row["loss"] for row in own], color=colour, s=18)
+        looks = list(zip(*(row["curve"] for row in own), strict=True))
+        tokens = [statistics.fmean(seed[0] for seed in look) / 1e6 for look in looks]
+        losses = [[seed[2] for seed in look] for look in looks]
+        curves.plot(tokens, [statistics.fmean(seeds) for seeds in losses], color=colour, label=arm)
+        curves.fill_between(tokens, list(map(min, losses)), list(map(max, losses)), color=colour, alpha=0.15)
+    constants = [row["constant_loss"] for row in rows if row["loss"] is not None]
+    for axes in (curves, ends):
+        axes.axhline(statistics.fmean(constants), color="grey", linewidth=0.8, linestyle=":")
+    curves.set(xlabel="million tokens", ylabel="dev loss, nats per target", title=claim.title)
+    curves.legend(frameon=False, fontsize=7)
+    ends.set_xticks(range(len(arms)), arms, rotation=60, ha="right", fontsize=7)
+    ends.set_title("at the end, each seed (dotted: best constant guess)", fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def main() -> None:
+    """Measure what is missing, print the table and the verdicts, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("claim", choices=CLAIMS)
+    parser.add_argument("--data", type=Path, default=peers.DEFAULT_DATA, help="data folder")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="results, JSON Lines")
+    parser.add_argument("--plot", type=Path, help="PNG to draw")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
+    parser.add_argument("--changes", default="{}", help='settings over those of all arms, as {"train.tokens": 20000}')
+    arguments = parser.parse_args()
+    claim = CLAIMS[arguments.claim]()
+    rows = measure_all(arguments.claim, claim, arguments)
+    print(report(claim, rows))
+    if arguments.plot is not None:
+        plot(claim, rows, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
