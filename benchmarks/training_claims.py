@@ -107,34 +107,19 @@ DEEP_STD, WIDE_STD = 0.07, 0.06  # 0.02 at a width of 768, by one over the root 
 
 
 def warmup() -> Claim:
-    """Post-norm with and without warm-up at three learning rates, and pre-norm as control."""
-    rates = (2e-3, 4e-3, 8e-3)
+    """Post-norm with and without warm-up at four learning rates, and pre-norm as control."""
+    rates = {"post": (2e-3, 4e-3, 6e-3, 8e-3), "pre": (4e-3, 8e-3)}
     arms: dict[str, Settings] = {}
-    for order in ("post", "pre"):
-        for rate in rates if order == "post" else rates[-1:]:
-            for name, share in (("warm-up", 0.1), ("none", 0.0)):
-                own = {"model.order": order, "train.learning_rate": rate, "train.warmup": share}
-                arms[f"{order}-norm, {rate:g}, {name}"] = own
-    said = [
-        Comparison(
-            f"post-norm at {rate:g} ends worse without warm-up",
-            (f"post-norm, {rate:g}, warm-up",),
-            (f"post-norm, {rate:g}, none",),
-        )
-        for rate in rates
-    ]
-    said += [
-        Comparison(
-            "post-norm at its best rate ends worse without warm-up",
-            tuple(f"post-norm, {rate:g}, warm-up" for rate in rates),
-            tuple(f"post-norm, {rate:g}, none" for rate in rates),
-        ),
-        Comparison(
-            f"control: pre-norm at {rates[-1]:g} ends worse without warm-up",
-            (f"pre-norm, {rates[-1]:g}, warm-up",),
-            (f"pre-norm, {rates[-1]:g}, none",),
-        ),
-    ]
+    said: list[Comparison] = []
+    for order, own in rates.items():
+        with_it = tuple(f"{order}-norm, {rate:g}, warm-up" for rate in own)
+        without = tuple(f"{order}-norm, {rate:g}, none" for rate in own)
+        for names, share in ((with_it, 0.1), (without, 0.0)):
+            for name, rate in zip(names, own, strict=True):
+                arms[name] = {"model.order": order, "train.learning_rate": rate, "train.warmup": share}
+        for rate, a, b in zip(own, with_it, without, strict=True):
+            said.append(Comparison(f"{order}-norm at {rate:g} ends worse without warm-up", (a,), (b,)))
+        said.append(Comparison(f"{order}-norm at its best rate ends worse without warm-up", with_it, without))
     return Claim(
         title="Without warm-up post-norm fails",
         recipe="gpt2",
@@ -366,11 +351,17 @@ class Spread:
     sd: float
 
 
+def losses(rows: Sequence[Row], arm: str) -> list[float]:
+    """Of an arm, in the order of the seeds; infinite where training failed."""
+    own = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"])
+    return [math.inf if row["loss"] is None else row["loss"] for row in own]
+
+
 def spread(rows: Sequence[Row], arm: str) -> Spread:
     """Of an arm."""
-    losses = [math.inf if row["loss"] is None else row["loss"] for row in rows if row["arm"] == arm]
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    return Spread(statistics.fmean(losses), statistics.stdev(finite) if len(finite) > 1 else 0.0)
+    found = losses(rows, arm)
+    finite = [loss for loss in found if math.isfinite(loss)]
+    return Spread(statistics.fmean(found), statistics.stdev(finite) if len(finite) > 1 else 0.0)
 
 
 def verdict(rows: Sequence[Row], said: Comparison) -> str:
@@ -386,23 +377,33 @@ def verdict(rows: Sequence[Row], said: Comparison) -> str:
         found = "holds"
     else:
         found = "the opposite" if difference < -DECISIVE * pooled else "absent here"
+    pairs = zip(losses(rows, better), losses(rows, worse), strict=True)
+    by_seed = " ".join(f"{y - x:+.3f}" for x, y in pairs)
     which = "" if len(said.better) == len(said.worse) == 1 else f" ({better} against {worse})"
-    return f"- {said.says}{which}: **{found}** ({difference:+.3f}; 2 s = {DECISIVE * pooled:.3f})"
+    return f"- {said.says}{which}: **{found}** ({difference:+.3f}; 2 s = {DECISIVE * pooled:.3f}; by seed {by_seed})"
 
 
 def report(claim: Claim, rows: Sequence[Row]) -> str:
     """Markdown: a line for each arm, then the verdicts."""
-    lines = ["| arm | parameters | steps | dev loss | seeds | CPU s a run |", "|---|---|---|---|---|---|"]
+    head = ("arm", "parameters", "steps", "dev loss", "each seed", "no better than a constant", "CPU s a run")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for arm in claim.arms:
         own = [row for row in rows if row["arm"] == arm]
         ended = [row for row in own if row["loss"] is not None]
         if not own:
             continue
-        found, cost = spread(rows, arm), statistics.fmean(row["cpu_seconds"] for row in own)
-        loss = f"{found.mean:.3f} ± {found.sd:.3f}" if len(ended) == len(own) else f"{len(own) - len(ended)} failed"
-        sizes = f"{ended[0]['total_parameters']} | {ended[0]['steps']}" if ended else " | "
-        seeds = " ".join("-" if row["loss"] is None else f"{row['loss']:.3f}" for row in own)
-        lines.append(f"| {arm} | {sizes} | {loss} | {seeds} | {cost:.0f} |")
+        found = spread(rows, arm)
+        learnt = [row for row in ended if row["loss"] < row["constant_loss"]]
+        cells = (
+            arm,
+            f"{ended[0]['total_parameters']:,}" if ended else "",
+            f"{ended[0]['steps']:,}" if ended else "",
+            f"{found.mean:.3f} ± {found.sd:.3f}" if math.isfinite(found.mean) else "failed",
+            " ".join(f"{loss:.3f}" for loss in losses(rows, arm)),
+            f"{len(own) - len(learnt)} of {len(own)}",
+            f"{statistics.fmean(row['cpu_seconds'] for row in own):.0f}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
     constants = [row["constant_loss"] for row in rows if row["loss"] is not None]
     lines += ["", f"Best constant guess: {statistics.fmean(constants):.3f}." if constants else "", ""]
     measured = {row["arm"] for row in rows}
@@ -421,9 +422,9 @@ def plot(claim: Claim, rows: Sequence[Row], path: Path) -> None:
         ends.scatter([i] * len(own), [row["loss"] for row in own], color=colour, s=18)
         looks = list(zip(*(row["curve"] for row in own), strict=True))
         tokens = [statistics.fmean(seed[0] for seed in look) / 1e6 for look in looks]
-        losses = [[seed[2] for seed in look] for look in looks]
-        curves.plot(tokens, [statistics.fmean(seeds) for seeds in losses], color=colour, label=arm)
-        curves.fill_between(tokens, list(map(min, losses)), list(map(max, losses)), color=colour, alpha=0.15)
+        seen = [[seed[2] for seed in look] for look in looks]
+        curves.plot(tokens, [statistics.fmean(seeds) for seeds in seen], color=colour, label=arm)
+        curves.fill_between(tokens, list(map(min, seen)), list(map(max, seen)), color=colour, alpha=0.15)
     constants = [row["constant_loss"] for row in rows if row["loss"] is not None]
     for axes in (curves, ends):
         axes.axhline(statistics.fmean(constants), color="grey", linewidth=0.8, linestyle=":")
