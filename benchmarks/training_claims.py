@@ -48,6 +48,8 @@ from tunesmith.train.step import TrainingError
 RESULTS = Path(__file__).parent / "results" / "training_claims.jsonl"
 DECISIVE = 2.0
 """Pooled standard deviations that a difference must exceed."""
+HIGHEST = 1.1
+"""Top of the plots, in losses of the best constant guess."""
 
 Settings = Mapping[str, Any]
 Row = dict[str, Any]
@@ -413,25 +415,35 @@ def report(claim: Claim, rows: Sequence[Row]) -> str:
 
 
 def plot(claim: Claim, rows: Sequence[Row], path: Path) -> None:
-    """Dev loss over tokens, mean and range of the seeds; beside it the ends of all seeds."""
+    """Dev loss over tokens, each seed and the mean; beside it the ends of all seeds."""
     figure, (curves, ends) = plt.subplots(1, 2, figsize=(11, 4.5), width_ratios=(3, 2), sharey=True)
     arms = [arm for arm in claim.arms if any(row["arm"] == arm for row in rows)]
+    ended = [row for row in rows if row["loss"] is not None]
+    constant = statistics.fmean(row["constant_loss"] for row in ended)
+    ceiling = HIGHEST * constant
     for i, arm in enumerate(arms):
         colour = plt.get_cmap("tab20")(i)
-        own = [row for row in rows if row["arm"] == arm and row["loss"] is not None]
-        ends.scatter([i] * len(own), [row["loss"] for row in own], color=colour, s=18)
+        own = [row for row in ended if row["arm"] == arm]
+        for row in own:
+            beyond = row["loss"] > ceiling
+            ends.scatter(i, min(row["loss"], ceiling), color=colour, s=18, marker="^" if beyond else "o", clip_on=False)
+            curves.plot(
+                [tokens / 1e6 for tokens, _, _ in row["curve"]],
+                [loss for *_, loss in row["curve"]],
+                color=colour,
+                linewidth=0.6,
+                alpha=0.6,
+            )
         looks = list(zip(*(row["curve"] for row in own), strict=True))
         tokens = [statistics.fmean(seed[0] for seed in look) / 1e6 for look in looks]
-        seen = [[seed[2] for seed in look] for look in looks]
-        curves.plot(tokens, [statistics.fmean(seeds) for seeds in seen], color=colour, label=arm)
-        curves.fill_between(tokens, list(map(min, seen)), list(map(max, seen)), color=colour, alpha=0.15)
-    constants = [row["constant_loss"] for row in rows if row["loss"] is not None]
+        curves.plot(tokens, [statistics.fmean(seed[2] for seed in look) for look in looks], color=colour, label=arm)
     for axes in (curves, ends):
-        axes.axhline(statistics.fmean(constants), color="grey", linewidth=0.8, linestyle=":")
+        axes.axhline(constant, color="grey", linewidth=0.8, linestyle=":")
+    curves.set_ylim(top=min(ceiling, curves.get_ylim()[1]))
     curves.set(xlabel="million tokens", ylabel="dev loss, nats per target", title=claim.title)
-    curves.legend(frameon=False, fontsize=7)
+    curves.legend(frameon=False, fontsize=7, ncols=2 if len(arms) > 8 else 1)
     ends.set_xticks(range(len(arms)), arms, rotation=60, ha="right", fontsize=7)
-    ends.set_title("at the end, each seed (dotted: best constant guess)", fontsize=9)
+    ends.set_title("at the end, each seed (dotted: best constant guess; triangle: higher)", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
