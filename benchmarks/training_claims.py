@@ -138,21 +138,25 @@ def warmup() -> Claim:
     )
 
 
-BATCH_RATES = {4: (1e-3, 3e-3), 16: (1e-3, 3e-3, 1e-2), 64: (3e-3, 1e-2)}
-SGD_RATES = (0.1, 0.3, 1.0)
+ADAMW_RATES = {1: (1e-3,), 4: (1e-3, 3e-3), 16: (1e-3, 3e-3, 1e-2), 64: (3e-3, 1e-2)}
+SGD_RATES = (0.03, 0.1, 0.3, 1.0)
 
 
 def sgd_and_batch() -> Claim:
-    """SGD against AdamW, and AdamW with three sizes of a batch, each at several learning rates."""
+    """SGD against AdamW, and AdamW with four sizes of a batch, each at its own learning rates."""
     arms: dict[str, Settings] = {}
-    adamw = {size: [f"AdamW, batch {size}, {rate:g}" for rate in rates] for size, rates in BATCH_RATES.items()}
-    for size, rates in BATCH_RATES.items():
+    adamw: dict[int, tuple[str, ...]] = {}
+    for size, rates in ADAMW_RATES.items():
+        adamw[size] = tuple(f"AdamW, batch {size}, {rate:g}" for rate in rates)
         for name, rate in zip(adamw[size], rates, strict=True):
             arms[name] = {"train.batch_size": size, "train.learning_rate": rate}
     sgd = tuple(f"SGD, batch 16, {rate:g}" for rate in SGD_RATES)
     for name, rate in zip(sgd, SGD_RATES, strict=True):
         arms[name] = {"train.optimiser": "sgd", "train.batch_size": 16, "train.learning_rate": rate}
-    small, middle, large = (tuple(names) for names in adamw.values())
+    smaller = [
+        Comparison(f"batch {a} ends worse than batch {b}, each at its best rate", adamw[b], adamw[a])
+        for a, b in ((1, 4), (4, 16), (16, 64))
+    ]
     return Claim(
         title="SGD fails, and a small batch ends worse at equal tokens",
         recipe="gpt2",
@@ -165,11 +169,9 @@ def sgd_and_batch() -> Claim:
         },
         arms=arms,
         comparisons=(
-            Comparison("SGD at its best rate ends worse than AdamW at its best", middle, sgd),
-            Comparison("batch 4 ends worse than batch 16, each at its best rate", middle, small),
-            Comparison("batch 16 ends worse than batch 64, each at its best rate", large, middle),
-            Comparison("batch 4 ends worse than batch 64, each at its best rate", large, small),
-            Comparison("batch 4 ends worse than batch 64, both at 3e-3", large[:1], small[-1:]),
+            Comparison("SGD at its best rate ends worse than AdamW at its best", adamw[16], sgd),
+            *smaller,
+            Comparison("batch 4 ends worse than batch 64, both at 0.003", adamw[64][:1], adamw[4][1:]),
         ),
     )
 
@@ -441,7 +443,7 @@ def plot(claim: Claim, rows: Sequence[Row], path: Path) -> None:
         axes.axhline(constant, color="grey", linewidth=0.8, linestyle=":")
     curves.set_ylim(top=min(ceiling, curves.get_ylim()[1]))
     curves.set(xlabel="million tokens", ylabel="dev loss, nats per target", title=claim.title)
-    curves.legend(frameon=False, fontsize=7, ncols=2 if len(arms) > 8 else 1)
+    curves.legend(frameon=False, fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     ends.set_xticks(range(len(arms)), arms, rotation=60, ha="right", fontsize=7)
     ends.set_title("at the end, each seed (dotted: best constant guess; triangle: higher)", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
