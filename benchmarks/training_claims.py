@@ -219,9 +219,10 @@ def gated() -> Claim:
             **SMALL,
             **WIDE,
             "model.initial_std": WIDE_STD,
+            "model.norm": "layer_norm",  # so that transformers can hold none of the arms, and all get the same head
             "train.learning_rate": 3e-3,
             "train.batch_size": 16,
-            "train.tokens": 300_000,
+            "train.tokens": 250_000,
         },
         arms=arms,
         comparisons=tuple(Comparison(f"{kind} ends lower than the best plain one", (kind,), plain) for kind in gates)
