@@ -211,6 +211,8 @@ def gated() -> Claim:
     width = WIDE["model.d_ff"]
     arms: dict[str, Settings] = {kind: {"model.feedforward": kind} for kind in plain}
     arms |= {kind: {"model.feedforward": kind, "model.d_ff": equal_width(width)} for kind in gates}
+    longer = tuple(f"{kind}, longer" for kind in ("geglu", "relu"))
+    arms |= {name: {**arms[name.partition(",")[0]], "train.tokens": 600_000} for name in longer}
     return Claim(
         title="Gated feed-forward layers are better at equal parameters",
         recipe="llama",
@@ -226,7 +228,10 @@ def gated() -> Claim:
         },
         arms=arms,
         comparisons=tuple(Comparison(f"{kind} ends lower than the best plain one", (kind,), plain) for kind in gates)
-        + (Comparison("the best gated one ends lower than the best plain one", gates, plain),),
+        + (
+            Comparison("the best gated one ends lower than the best plain one", gates, plain),
+            Comparison("geglu ends lower than relu in longer runs", longer[:1], longer[1:]),
+        ),
     )
 
 
