@@ -4,7 +4,9 @@ import pytest
 from made_samples import vocabulary
 
 from tunesmith.base.errors import SettingError
-from tunesmith.models._fresh import fresh_model
+from tunesmith.models._fresh import fresh_model, usual_head
+from tunesmith.nn.feedforward.relu import ReLUConfig
+from tunesmith.nn.position.rope import RoPEConfig
 
 KNOWN = vocabulary(400)
 
@@ -45,6 +47,32 @@ def test_other_parts_are_kept_under_our_own_names():
     model, fault = fresh_model("bert_mini", changes={"position": ALiBiConfig()}, vocabulary=KNOWN, seed=0)
     assert "position" in fault
     assert model.config.family == "custom"
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "changes", "wanted"),
+    [
+        ("gpt2_mini", "lm", {"order": "post"}, {"activation": None, "bias": False, "table": "tied"}),
+        ("llama_mini", "lm", {"feedforward": ReLUConfig()}, {"activation": None, "bias": False, "table": "own"}),
+        ("t5_mini", "lm", {"position": RoPEConfig(), "d_model": 64}, {"activation": None, "scale": 0.125}),
+        ("albert_mini", "pretrain", {"position": RoPEConfig()}, {"activation": "gelu_tanh"}),
+    ],
+)
+def test_a_custom_model_keeps_the_head_of_its_preset(preset, name, changes, wanted):
+    usual, fault = fresh_model(preset, changes={}, vocabulary=KNOWN, seed=0)
+    assert fault is None
+    custom, fault = fresh_model(preset, changes=changes, vocabulary=KNOWN, seed=0)
+    assert fault is not None
+    head = usual_head(custom, name)
+    assert {key: getattr(head, key) for key in wanted} == wanted
+    if "d_model" not in changes:
+        assert head == usual_head(usual, name)
+
+
+def test_the_part_that_is_foreign_is_named_before_sizes():
+    changes = {"feedforward": ReLUConfig(), "d_model": 96, "num_heads": 4}
+    _, fault = fresh_model("llama_mini", changes=changes, vocabulary=KNOWN, seed=0)
+    assert fault.startswith("its decoder has feedforward = ")
 
 
 def test_faults_are_named():

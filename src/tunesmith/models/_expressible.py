@@ -46,7 +46,9 @@ def _difference(family: Family, stacks: Stacks, other: Stacks) -> str | None:
             continue
         if theirs is None:
             return f"{family.name} in transformers has no {name}"
-        for field in TransformerConfig.model_fields:
+        sizes = [field for field in TransformerConfig.model_fields if isinstance(_plain(ours, field), int | float)]
+        parts = [field for field in TransformerConfig.model_fields if field not in sizes]
+        for field in (*parts, *sizes):  # a size is seldom what a family lacks
             got, want = _plain(ours, field), _plain(theirs, field)
             if got != want and field not in _ONLY_FRESH:
                 return f"its {name} has {field} = {_shown(got)}, that of {family.name} in transformers {_shown(want)}"

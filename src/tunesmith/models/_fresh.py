@@ -10,6 +10,7 @@ from tunesmith.models import Family
 from tunesmith.models._checkpoint import config_from_hf
 from tunesmith.models._expressible import fault_of_stacks
 from tunesmith.models.model import Model, ModelConfig
+from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.init import init_normal
 from tunesmith.nn.transformer import TransformerConfig
 from tunesmith.text.sample import Vocabulary
@@ -45,12 +46,34 @@ def fresh_model(
         changed = _usual_std(changed, table, foreign)
     stds = table.fresh_stds(changed.stacks)
     if fault is not None:
-        kept = {key: value for key, value in foreign.items() if key.endswith("_token_id")}
+        kept: dict[str, Any] = {key: value for key, value in foreign.items() if key.endswith("_token_id")}
+        kept["like"] = preset
         changed = ModelConfig(family="custom", encoder=encoder, decoder=decoder, foreign=kept)
     model = Model(changed)
     model.source = preset
     init_normal(model, std=model.config.trunk.initial_std, seed=seed, name="model", stds=stds)
     return model, fault
+
+
+def usual_head(model: Model, name: str) -> HeadConfig | None:
+    """The head that a model's family has for a task; a custom model is asked for its preset's.
+
+    Args:
+        model: The model.
+        name: Name of the head, such as ``lm``.
+
+    Returns:
+        Its settings; None where the family has none.
+    """
+    config = model.config
+    if config.family != "custom":
+        table, fields = model.family, {**config.foreign, **model.family.to_hf(config.stacks)}
+    elif "like" in config.foreign:
+        table = _family_of(config.foreign["like"])
+        fields = {**table.presets[config.foreign["like"]], "d_model": config.trunk.d_model}  # T5's factor follows it
+    else:
+        return None
+    return table.heads[name].from_hf(fields) if name in table.heads else None
 
 
 def _usual_std(config: ModelConfig, table: Family, foreign: Mapping[str, Any]) -> ModelConfig:

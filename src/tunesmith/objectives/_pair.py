@@ -11,7 +11,7 @@ from tunesmith.base.errors import SettingError
 from tunesmith.base.shapes import Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
-from tunesmith.nn.head.pretrain import Pretrain, PretrainConfig
+from tunesmith.nn.head.pretrain import Pretrain
 from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, by_length, packed
 from tunesmith.objectives._masking import Masking, MaskingConfig, documents_of
 from tunesmith.objectives._run import family_head, hidden_states, lm_of, need, wide
@@ -31,7 +31,7 @@ class PairConfig(ObjectiveConfig):
     def head(self, model: Model) -> HeadConfig | None:
         """The family's pretraining head."""
         need(model, self.choice_name(), kind="encoder")
-        return PretrainConfig() if model.config.family == "custom" else family_head(model, "pretrain")
+        return family_head(model, "pretrain")
 
     def build(self, model: Model, vocabulary: Vocabulary, *, max_tokens: int, seed: int) -> "PairObjective":
         """The objective."""

@@ -2,11 +2,13 @@
 
 import torch
 
+from tunesmith.base import choices
 from tunesmith.base.errors import SettingError
 from tunesmith.base.shapes import Float, Int, Tensor
+from tunesmith.models._fresh import usual_head
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
-from tunesmith.nn.head.lm import LM, LMConfig
+from tunesmith.nn.head.lm import LM
 from tunesmith.nn.head.pretrain import Pretrain
 from tunesmith.nn.two_streams import two_streams
 from tunesmith.objectives import Batch
@@ -49,17 +51,17 @@ def lm_loss(model: Model, batch: Batch) -> Float[Tensor, ""]:
 
 
 def family_head(model: Model, name: str) -> HeadConfig:
-    """The family's own head of a name, such as ``lm``; for custom models a plain one.
+    """The head of a name, such as ``lm``, as the family has it; custom models may have any, theirs is a plain one.
 
     Raises:
         SettingError: The family has none.
     """
-    table = model.family.heads.get(name)
-    if table is None:
+    found = usual_head(model, name)
+    if found is None and model.config.family == "custom":
+        found = choices.choose("head", name)
+    if not isinstance(found, HeadConfig):
         raise SettingError(f"objective: {model.config.family} has no {name} head: choose another objective or model")
-    if model.config.family == "custom":
-        return LMConfig()
-    return table.from_hf({**model.config.foreign, **model.family.to_hf(model.config.stacks)})
+    return found
 
 
 def need(model: Model, objective: str, *, kind: str) -> None:
