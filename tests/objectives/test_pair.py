@@ -112,3 +112,10 @@ def test_masks_are_nested_settings():
     assert choices.choose("objective", config.model_dump(mode="json")) == config
     with pytest.raises(SettingError, match="^mlm.rate: must be"):
         choices.choose("objective", {"name": "nsp", "mlm": {"rate": 2}})
+
+
+def test_the_question_weighs_what_is_set():
+    model = toy("encoder", "learned")
+    for config, weight in ((NSPConfig(), 1.0), (NSPConfig(weight=0.25), 0.25), (SOPConfig(weight=0.5), 0.5)):
+        (phase,) = config.build(model, vocabulary(), max_tokens=40, seed=0).phases
+        assert phase.terms == {"lm": 1.0, config.choice_name(): weight}

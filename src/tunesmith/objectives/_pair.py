@@ -27,6 +27,7 @@ class PairConfig(ObjectiveConfig):
     """Settings of masked language modelling with a question about two texts; the file's name says which."""
 
     mlm: MaskingConfig = pydantic.Field(default=MaskingConfig(), description="Masks, as for objective mlm.")
+    weight: float = pydantic.Field(default=1.0, gt=0, description="Weight of the question about the texts.")
 
     def head(self, model: Model) -> HeadConfig | None:
         """The family's pretraining head."""
@@ -36,7 +37,7 @@ class PairConfig(ObjectiveConfig):
     def build(self, model: Model, vocabulary: Vocabulary, *, max_tokens: int, seed: int) -> "PairObjective":
         """The objective."""
         name = self.choice_name()
-        return PairObjective(Masking(self.mlm, vocabulary, objective=name), name=name)
+        return PairObjective(Masking(self.mlm, vocabulary, objective=name), name=name, weight=self.weight)
 
     def check_input(self, input: InputConfig) -> None:
         """Refuse texts that come alone, and pairs that answer another question."""
@@ -63,16 +64,18 @@ class PairObjective(Objective):
     Args:
         masking: Chooses tokens and hides them.
         name: Name of the objective, and of the question's loss term.
+        weight: Weight of the question; 1 in the papers.
     """
 
-    def __init__(self, masking: Masking, *, name: str):
+    def __init__(self, masking: Masking, *, name: str, weight: float):
         self.masking = masking
         self.name = name
+        self.weight = weight
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """One update, of the sum of both means."""
-        return (Phase("train", {"lm": 1.0, self.name: 1.0}, lambda name: True),)
+        """One update, of the weighted sum of both means."""
+        return (Phase("train", {"lm": 1.0, self.name: self.weight}, lambda name: True),)
 
     def prepare(self, drawn: Sequence[Drawn], *, device: torch.device | str = "cpu") -> Batch:
         """A micro-batch.
