@@ -96,3 +96,16 @@ def test_large_logits_neither_overflow_nor_vanish():
     assert torch.isfinite(ours)
     assert torch.isfinite(x.grad).all()
     torch.testing.assert_close(ours.detach(), plain(x, weight, bias, labels).detach())
+
+
+@pytest.mark.parametrize("chunk", [7, 14, 28, 1 << 24])
+def test_rows_behind_the_last_label_are_spare(monkeypatch, chunk):
+    monkeypatch.setattr(cross_entropy, "CHUNK", chunk)
+    found, expected = case(9), case(9)
+    ours = linear_cross_entropy(*found[:3], found[3][:5])
+    theirs = plain(expected[0][:5], *expected[1:3], expected[3][:5])
+    torch.testing.assert_close(ours, theirs)
+    (2.5 * ours).backward()
+    (2.5 * theirs).backward()
+    for a, b in zip(found[:3], expected[:3], strict=True):
+        torch.testing.assert_close(a.grad, b.grad)

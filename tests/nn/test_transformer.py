@@ -47,3 +47,16 @@ def test_wanted_rows(behind, monkeypatch):
     found = stack(ids, layout, rows=wanted)
     torch.testing.assert_close(found, stack(ids, layout)[wanted], rtol=0, atol=1e-12)
     assert bool(paired) == (behind == 5)
+
+
+def test_numbers_of_wanted_rows_are_rounded():
+    """Each new number of rows is a new shape of every product in the last block: few may occur."""
+    stack = make_stack()
+    layout = make_layout(LENGTHS, device="cpu")
+    ids = torch.randint(20, (sum(LENGTHS),), generator=torch.Generator().manual_seed(0))
+    whole, seen = stack(ids, layout), set()
+    stack.blocks[-1].feedforward.up.register_forward_pre_hook(lambda module, inputs: seen.add(len(inputs[0])))
+    for count in range(17, 33):
+        wanted = torch.arange(count)
+        torch.testing.assert_close(stack(ids, layout, rows=wanted), whole[wanted])
+    assert seen == {32}

@@ -21,7 +21,7 @@ def linear_cross_entropy(
     x: Float[Tensor, "M D"],
     weight: Float[Tensor, "V D"],
     bias: Float[Tensor, "V"] | None,
-    labels: Int[Tensor, "M"],
+    labels: Int[Tensor, "N"],
 ) -> Float[Tensor, ""]:
     """Sum of the losses of the rows, in nats; fp32, or float64 if x is.
 
@@ -31,7 +31,7 @@ def linear_cross_entropy(
         x: Rows.
         weight: Output matrix, kept in any type.
         bias: Bias of the output.
-        labels: Class of each row.
+        labels: Class of each row; rows behind the last label are spare.
     """
     return _apply(x, weight, bias, labels, None)[0]
 
@@ -40,17 +40,17 @@ def cross_entropy_and_samples(
     x: Float[Tensor, "M D"],
     weight: Float[Tensor, "V D"],
     bias: Float[Tensor, "V"] | None,
-    labels: Int[Tensor, "M"],
-    draws: Float[Tensor, "M"],
-) -> tuple[Float[Tensor, ""], Int[Tensor, "M"]]:
+    labels: Int[Tensor, "N"],
+    draws: Float[Tensor, "N"],
+) -> tuple[Float[Tensor, ""], Int[Tensor, "N"]]:
     """`linear_cross_entropy`, and a class drawn for each row from its probabilities; no gradient goes through that.
 
     Args:
         x: Rows.
         weight: Output matrix.
         bias: Bias of the output.
-        labels: Class of each row.
-        draws: A number in [0, 1) for each row: the class is where the cumulated probabilities pass it.
+        labels: Class of each row; rows behind the last label are spare.
+        draws: A number in [0, 1) for each label: the class is where the cumulated probabilities pass it.
     """
     return _apply(x, weight, bias, labels, draws)
 
@@ -78,15 +78,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             part = x[start : start + rows]
             logits = torch.nn.functional.linear(part, narrow, None if bias is None else bias.to(x.dtype))
             block = max(1, (BLOCK if x.device.type == "cpu" else CHUNK) // len(weight))
-            for first in range(0, len(part), block):
-                here = slice(start + first, start + min(first + block, len(part)))
+            real = min(len(part), len(labels) - start)
+            for first in range(0, real, block):
+                here = slice(start + first, start + min(first + block, real))
                 wanted = labels[here, None]
-                some = logits[first : first + block].to(wide)
-                norm = some.logsumexp(1, keepdim=True)
-                total += (norm - some.gather(1, wanted)).sum()
+                some = logits[first : first + len(wanted)]
+                logs = torch.log_softmax(some, 1, dtype=wide)
+                total -= logs.gather(1, wanted).sum()
                 if draws is None and not learns:
                     continue
-                grad = (some - norm).exp_() if some.dtype == logits.dtype else some.sub_(norm).exp_()
+                grad = logs.exp_()
                 if draws is not None:
                     samples.append(_drawn(grad, draws[here]))
                 if not learns:
@@ -94,19 +95,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=wide))
                 if grad_bias is not None:
                     grad_bias += grad.sum(0)
-                logits[first : first + block] = grad  # in place of the logits
+                some.copy_(grad)  # in place of the logits
+            logits[max(0, real) :].zero_()
             if grad_x is not None:
                 torch.mm(logits, narrow, out=grad_x[start : start + rows])
             if need_weight:
-                more = torch.mm(logits.t(), part).to(wide)
-                grad_weight = more if grad_weight is None else grad_weight.add_(more)
+                more = torch.mm(logits.t(), part)
+                grad_weight = more if grad_weight is None else grad_weight.to(wide).add_(more)
         if need_weight and grad_weight is None:
             grad_weight = torch.zeros_like(weight, dtype=wide)
-        ctx.save_for_backward(
-            grad_x,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
-        )
+        ctx.save_for_backward(grad_x, grad_weight, grad_bias)
+        ctx.dtypes = x.dtype, weight.dtype, None if bias is None else bias.dtype
         if draws is None:
             return total, None
         drawn = torch.cat(samples) if samples else torch.empty_like(labels)
@@ -115,9 +114,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        factor = grads[0]
-        found = (None if part is None else part.mul(factor.to(part.dtype)) for part in ctx.saved_tensors)
+        found = (
+            None if part is None else _scaled(part, grads[0], dtype)
+            for part, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
         return *found, None, None
+
+
+def _scaled(part: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """``factor part`` in this type; a copy that is needed anyway is scaled in place: the table is a large tensor."""
+    return part.mul(factor.to(dtype)) if part.dtype == dtype else part.to(dtype).mul_(factor.to(dtype))
 
 
 def _drawn(probabilities: Float[Tensor, "M V"], draws: Float[Tensor, "M"]) -> Int[Tensor, "M"]:

@@ -7,7 +7,7 @@ import torch
 
 from tunesmith.base import choices
 from tunesmith.base.config import Config
-from tunesmith.base.layout import Layout, Reach, pair
+from tunesmith.base.layout import Layout, Reach, pair, spare_rows
 from tunesmith.base.shapes import Float, Int, Tensor
 from tunesmith.nn.attention import Attention, Biases, Cached, Memory, Rows
 from tunesmith.nn.block import Block, Order
@@ -249,7 +249,10 @@ class Transformer(torch.nn.Module):
         step = view is not None and (not view.fresh or memory is not None)
         step = step or (self.convolution is not None and last == 1)  # all tokens go through, the wanted are taken
         step = step or (rows is not None and len(rows) > MOST * layout.num_tokens)
-        ending = None if rows is None or step or not last else Rows(rows, pair(layout, layout, rows=rows))
+        ending = None
+        if rows is not None and not step and last:
+            spare = rows.new_zeros(spare_rows(len(rows)))
+            ending = Rows(torch.cat([rows, spare]), pair(layout, layout, rows=rows))
         read = None if memory is None else Memory(*memory, pair(layout, memory[1]) if cache is None else None)
         states, embedded = self.states(layout, x), x
         for i in range(last):
@@ -271,7 +274,9 @@ class Transformer(torch.nn.Module):
         if self.norm is not None and last == self.config.num_layers:
             x = self.norm(x)
         x = dropout(x, self.config.final_dropout, layout.noise)
-        return x if rows is None or ending is not None else x.index_select(0, rows)
+        if rows is None:
+            return x
+        return x.index_select(0, rows) if ending is None else x[: len(rows)]
 
     def block_at(self, i: int) -> torch.nn.Module:
         """The block that a token goes through as its i-th; shared blocks come several times."""

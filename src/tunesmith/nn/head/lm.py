@@ -9,6 +9,7 @@ import pydantic
 import torch
 import torch.nn.functional as F
 
+from tunesmith.base.layout import spare_rows
 from tunesmith.base.shapes import Float, Int, Tensor
 from tunesmith.nn.cross_entropy import cross_entropy_and_samples, linear_cross_entropy
 from tunesmith.nn.head import Head, HeadConfig, Sizes
@@ -92,14 +93,17 @@ class LM(Head):
 
     def loss(self, x: Float[Tensor, "M D"], labels: Int[Tensor, "M"]) -> Float[Tensor, ""]:
         """Sum of the cross-entropies of the labels, in nats, with products in the type of x."""
-        return linear_cross_entropy(self._transformed(x, x.dtype), self.output.weight, self.bias, labels)
+        return linear_cross_entropy(self._rounded(x), self.output.weight, self.bias, labels)
 
     def loss_and_samples(
         self, x: Float[Tensor, "M D"], labels: Int[Tensor, "M"], draws: Float[Tensor, "M"]
     ) -> tuple[Float[Tensor, ""], Int[Tensor, "M"]]:
         """`loss`, and a token drawn for each row; ``draws`` are numbers in [0, 1)."""
-        x = self._transformed(x, x.dtype)
-        return cross_entropy_and_samples(x, self.output.weight, self.bias, labels, draws)
+        return cross_entropy_and_samples(self._rounded(x), self.output.weight, self.bias, labels, draws)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        """What the output matrix is applied to, with spare rows, so that there are few different numbers of them."""
+        return self._transformed(F.pad(x, (0, 0, 0, spare_rows(len(x)))), x.dtype)
 
     def _transformed(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """What the output matrix is applied to."""
