@@ -55,7 +55,7 @@ class Frame:
     Attributes:
         before: Before the first text.
         between: Between the texts of a pair.
-        after: Behind one text.
+        after: Behind one text; at least one token.
         after_pair: Behind the second text of a pair.
         second: Segment of the second text, and of what stands behind it.
         last: Segment of the last special token, where it has one of its own (XLNet's <cls>).
@@ -80,8 +80,8 @@ class Frame:
 
     @property
     def separator(self) -> int:
-        """The one special token between texts that follow each other in a sequence."""
-        return (self.between[-1:] or self.after[:1] or self.before[-1:])[0]
+        """The one special token between texts that follow each other in a sequence: what ends the first of them."""
+        return self.after[0]
 
     def single(self, sentences: Sequence[Int[np.ndarray, "_"]]) -> Sample:
         """One text, given as its sentences."""
