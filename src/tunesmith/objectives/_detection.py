@@ -52,10 +52,13 @@ def small_model(model: Model, *, depth: float, width: float, seed: int) -> Model
 
 
 def share_embeddings(model: Model, generator: Model) -> None:
-    """Let the generator read the model's tables where they are of one shape: one tensor each, and one gradient."""
+    """Let the generator read the model's tables where they are of one shape: one tensor each, and one gradient.
+
+    Positions without tables may know of heads, which are others in the generator: it keeps its own.
+    """
     ours, theirs = _embeddings(model), _embeddings(generator)
     theirs.tokens, theirs.segments = ours.tokens, ours.segments
-    if _shapes(ours.position) == _shapes(theirs.position):
+    if _shapes(ours.position) and _shapes(ours.position) == _shapes(theirs.position):
         theirs.position = ours.position
     if ours.norm is not None and theirs.norm is not None and _shapes(ours.norm) == _shapes(theirs.norm):
         theirs.norm = ours.norm
