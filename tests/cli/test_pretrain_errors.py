@@ -135,6 +135,7 @@ UNFIT = {
         ("objective=nsp", "input=segment_pair", "input.negatives=swapped"),
         "set input=segment_pair input.negatives=random",
     ),
+    "unilm of single texts": (("objective=unilm", "input=packed"), "input=segment_pair, or objective.to_second=0"),
     "sop of random pairs": (
         ("objective=sop", "input=segment_pair", "model.preset=albert_mini"),
         "input.negatives=swapped",

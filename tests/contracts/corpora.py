@@ -1,18 +1,31 @@
 """Small corpora of which every token is known, special tokens around them, and keyed streams."""
 
 import numpy as np
+import tokenizers
+from tokenizers import models, processors
 
 from tunesmith.base import random
-from tunesmith.text.sample import Drawn, Frame, Vocabulary
+from tunesmith.text.sample import Drawn, Frame, Vocabulary, vocabulary_of
+from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.text.tokens import Tokens
 
 PAD, BEGIN, END, MASK, FIRST = 0, 1, 2, 3, 5
+
+
+def beginning() -> Frame:
+    """What is made of a template that begins texts and does not end them, as LLaMA's does."""
+    backend = tokenizers.Tokenizer(models.WordLevel({"<s>": BEGIN, "</s>": END, "a": FIRST}, unk_token="a"))
+    pair = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", BEGIN)])
+    backend.post_processor = pair
+    return vocabulary_of(Tokenizer(backend, {})).frame
+
+
 FRAMES = {
     "bert": Frame((BEGIN,), (END,), (END,), (END,)),
     "roberta": Frame((BEGIN,), (END, END), (END,), (END,), second=0),
     "gpt2": Frame((), (END,), (END,), (END,), second=0),
     "xlnet": Frame((), (END,), (END, BEGIN), (END, BEGIN)),
-    "llama": Frame((BEGIN,), (BEGIN,), (), (), second=0),
+    "llama": beginning(),
 }
 
 

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from learners import LEARNERS, make_drawn, make_learner
+from learners import ALL, make_bare, make_drawn, make_learner
+from made_samples import drawn
 
 
-def reached(trainee, drawn):
+def reached(trainee, samples, *, noise=None):
     """Parameters by phase."""
-    batch = trainee.objective.prepare(drawn, device=torch.device("cpu"))
+    batch = trainee.objective.prepare(samples, device=torch.device("cpu")).with_noise(noise)
     named = dict(trainee.named_parameters())
     found = {}
     for phase in trainee.objective.phases:
@@ -17,10 +18,20 @@ def reached(trainee, drawn):
     return found
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_batch_reaches_the_same(name):
     trainee = make_learner(name)
     whole = reached(trainee, make_drawn(name))
     assert all(len(names) > 10 for names in whole.values())
     for number in range(len(make_drawn(name))):
         assert reached(trainee, [make_drawn(name)[number]]) == whole
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", ALL)
+def test_a_batch_without_targets_reaches_them_too(name, dtype):
+    trainee = make_learner(name, dropout=0.1, attention_dropout=0.1)
+    trainee.model.compute_dtype = dtype
+    whole = reached(trainee, make_drawn(name))
+    for sample in make_bare(name):
+        assert reached(trainee, drawn(sample), noise=torch.Generator().manual_seed(0)) == whole

@@ -108,6 +108,16 @@ def test_sizes_of_the_generator():
     assert small.d_embedding == learner.model.config.encoder.d_embedding
 
 
+@pytest.mark.parametrize("position", ["alibi", "rope", "t5_bias", "learned"])
+def test_positions_without_weights_are_the_generators_own(position):
+    """They know the number and width of the heads, in which the generator differs."""
+    learner = make_learner("rtd", d_model=64, position=position)
+    batch = learner.objective.prepare(make_drawn("rtd"))
+    assert torch.isfinite(losses(learner, batch)["lm"])
+    own = learner.objective.generator.encoder.embeddings.position
+    assert (own is learner.model.encoder.embeddings.position) == (position == "learned")
+
+
 def test_decoders_are_refused():
     model = make_learner("clm").model
     with pytest.raises(SettingError, match="objective: rtd trains an encoder"):

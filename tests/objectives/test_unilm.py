@@ -7,6 +7,7 @@ import torch
 from corpora import FRAMES, corpus, drawn, keyed, vocabulary
 from toys import stack
 
+from tunesmith.base import choices
 from tunesmith.base.errors import SettingError
 from tunesmith.models.model import Model, ModelConfig
 from tunesmith.nn.convolution import ConvolutionConfig
@@ -100,6 +101,14 @@ def test_refused(encoder):
     objective = UniLMConfig(**(WAYS | {"to_second": 1.0})).build(encoder(), vocabulary(), max_tokens=24, seed=0)
     with pytest.raises(SettingError, match="^objective: unilm .*input=segment_pair, or objective.to_second=0$"):
         objective.prepare(drawn(samples(kind=DocSentencesConfig)))
+    for name in choices.names("input"):
+        given = choices.choose("input", name)
+        UniLMConfig(to_second=0.0).check_input(given)
+        if name in ("segment_pair", "sentence_pair"):
+            UniLMConfig().check_input(given)
+        else:
+            with pytest.raises(SettingError, match="^objective: unilm .*input=segment_pair, or objective.to_second=0$"):
+                UniLMConfig().check_input(given)
     convolved = stack("learned", convolution=ConvolutionConfig())
     with pytest.raises(SettingError, match="^objective: unilm hides"):
         UniLMConfig().head(Model(ModelConfig(family="custom", encoder=convolved)))

@@ -203,7 +203,10 @@ class ObjectiveConfig(Choice, abc.ABC):
         """
 
     def raw_tokens(self, max_tokens: int) -> int:
-        """Tokens of a raw sequence such that the input made from it has at most ``max_tokens`` (T5: 568 for 512)."""
+        """Tokens of a raw sequence, special ones included, of which an input of ``max_tokens`` is made.
+
+        T5: 569 for 512, which are 568 of the text and ``</s>``.
+        """
         return max_tokens
 
     def check_input(self, input: InputConfig) -> None:

@@ -13,7 +13,7 @@ from tunesmith.nn.embeddings import Embeddings
 from tunesmith.nn.head.lm import LM, LMConfig
 from tunesmith.nn.init import init_normal
 from tunesmith.objectives import Batch, Objective, Piece, Rows, by_length
-from tunesmith.objectives._run import wide
+from tunesmith.objectives._run import of_rows, wide
 from tunesmith.objectives.mlm import MLM
 from tunesmith.text.sample import Drawn
 
@@ -52,10 +52,13 @@ def small_model(model: Model, *, depth: float, width: float, seed: int) -> Model
 
 
 def share_embeddings(model: Model, generator: Model) -> None:
-    """Let the generator read the model's tables where they are of one shape: one tensor each, and one gradient."""
+    """Let the generator read the model's tables where they are of one shape: one tensor each, and one gradient.
+
+    Positions without tables may know of heads, which are others in the generator: it keeps its own.
+    """
     ours, theirs = _embeddings(model), _embeddings(generator)
     theirs.tokens, theirs.segments = ours.tokens, ours.segments
-    if _shapes(ours.position) == _shapes(theirs.position):
+    if _shapes(ours.position) and _shapes(ours.position) == _shapes(theirs.position):
         theirs.position = ours.position
     if ours.norm is not None and theirs.norm is not None and _shapes(ours.norm) == _shapes(theirs.norm):
         theirs.norm = ours.norm
@@ -122,10 +125,9 @@ class Detection(Objective):
         encoder, head = self.generator.encoder, self.generator.head
         assert encoder is not None
         assert isinstance(head, LM)
-        if not len(batch.rows):
-            batch.made["corrupted"] = original
-            return torch.zeros((), device=model.device)
-        hidden = encoder(batch.source.token_ids, layout, dtype=model.compute_dtype, rows=batch.rows)
+        hidden = of_rows(
+            batch.rows, lambda rows: encoder(batch.source.token_ids, layout, dtype=model.compute_dtype, rows=rows)
+        )
         loss, samples = head.loss_and_samples(hidden, batch.labels, batch.more["draws"])
         batch.made["corrupted"] = original.index_copy(0, batch.rows, samples)
         return loss

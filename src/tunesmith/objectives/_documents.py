@@ -1,6 +1,7 @@
 """Samples as documents, and documents changed for an encoder and a decoder as a batch of both."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,12 +28,35 @@ def documents(drawn: Sequence[Drawn]) -> list[Drawn]:
                 ids=sample.ids[start:stop],
                 segments=sample.segments[start:stop],
                 special=sample.special[start:stop],
+                at_cut=sample.at_cut[start:stop],
                 starts=tuple(begin - start for begin in sample.starts if start <= begin < stop),
                 lengths=(length,),
                 pair=sample.pair,
             )
             found.append(Drawn(part, one.stream))
             start = stop
+    return found
+
+
+def onward(drawn: Sequence[Drawn]) -> list[Drawn]:
+    """Each document as `documents` gives it, but with nothing at its cuts: a text that goes on would learn to end."""
+    found = []
+    for one in documents(drawn):
+        sample, keep = one.sample, ~one.sample.at_cut
+        if keep.all():
+            found.append(one)
+            continue
+        before = int(np.argmax(keep))  # nothing is left out between texts
+        part = replace(
+            sample,
+            ids=sample.ids[keep],
+            segments=sample.segments[keep],
+            special=sample.special[keep],
+            at_cut=sample.at_cut[keep],
+            starts=tuple(start - before for start in sample.starts),
+            lengths=(int(keep.sum()),),
+        )
+        found.append(Drawn(part, one.stream))
     return found
 
 

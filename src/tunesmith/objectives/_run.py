@@ -1,5 +1,7 @@
 """Run a model on a batch as far as an objective needs it: hidden states of some rows, and losses of the LM head."""
 
+from collections.abc import Callable
+
 import torch
 
 from tunesmith.base import choices
@@ -16,6 +18,20 @@ from tunesmith.objectives import Batch
 
 def hidden_states(model: Model, batch: Batch, rows: Int[Tensor, "M"] | None) -> Float[Tensor, "M D"]:
     """Hidden states of the last stack at some packed rows (all by default), with no work on what is not wanted."""
+    if rows is not None:
+        return of_rows(rows, lambda some: _hidden_states(model, batch, some))
+    return _hidden_states(model, batch, None)
+
+
+def of_rows(rows: Int[Tensor, "M"], states: Callable[[Int[Tensor, "R"]], Float[Tensor, "R D"]]) -> Float[Tensor, "M D"]:
+    """Hidden states of packed rows; where there are none, a first row is run and dropped.
+
+    So each parameter gets a gradient, of zeros, from a batch without targets too: other processes count on it.
+    """
+    return states(rows) if len(rows) else states(rows.new_zeros(1))[:0]
+
+
+def _hidden_states(model: Model, batch: Batch, rows: Int[Tensor, "M"] | None) -> Float[Tensor, "M D"]:
     source, dtype = batch.source, model.compute_dtype
     if batch.target is None:
         if batch.hidden is None:
@@ -45,8 +61,6 @@ def lm_loss(model: Model, batch: Batch) -> Float[Tensor, ""]:
     """Sum of the cross-entropies of the batch's labels at its rows."""
     assert batch.rows is not None
     assert batch.labels is not None
-    if not len(batch.rows):
-        return torch.zeros((), device=model.device)
     return lm_of(model).loss(hidden_states(model, batch, batch.rows), batch.labels)
 
 

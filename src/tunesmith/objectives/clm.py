@@ -11,6 +11,7 @@ import torch
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.objectives import Batch, ObjectiveConfig, Piece, by_length, packed
+from tunesmith.objectives._documents import onward
 from tunesmith.objectives._lm import LMObjective
 from tunesmith.objectives._run import family_head, need
 from tunesmith.text.sample import Drawn, Vocabulary
@@ -30,15 +31,15 @@ class CLMConfig(ObjectiveConfig):
 
 
 class CLM(LMObjective):
-    """Every token but the first of each document is predicted, the one that ends the text too."""
+    """Every token but the first of each document is predicted, the one that ends the text too.
+
+    A document that is cut into several has what begins it before its first part alone, and its end behind the last.
+    """
 
     def prepare(self, drawn: Sequence[Drawn], *, device: torch.device | str = "cpu") -> Batch:
         """A micro-batch; documents of one row do not see each other."""
-        pieces = []
-        for sample in (one.sample for one in drawn):
-            ends = np.cumsum(sample.lengths)
-            for ids in np.split(sample.ids, ends[:-1]):
-                pieces.append(Piece(ids, places=np.arange(len(ids) - 1), labels=ids[1:]))
+        texts = [one.sample.ids for one in onward(drawn)]
+        pieces = [Piece(ids, places=np.arange(len(ids) - 1), labels=ids[1:]) for ids in texts]
         pieces = [pieces[i] for i in by_length(pieces)]
         source, rows, labels = packed(pieces, device=device)
         return Batch(len(drawn), source.layout.num_tokens, source, rows=rows, labels=labels)

@@ -11,6 +11,7 @@ end: ``backward``.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pydantic
@@ -24,7 +25,7 @@ from tunesmith.nn.two_streams import two_streams
 from tunesmith.objectives import Batch, ObjectiveConfig, Piece, by_length, packed
 from tunesmith.objectives._documents import documents
 from tunesmith.objectives._lm import LMObjective
-from tunesmith.objectives._run import family_head, lm_of, need
+from tunesmith.objectives._run import family_head, lm_of, need, of_rows
 from tunesmith.text.sample import Drawn, Vocabulary
 
 _LONGEST = 5
@@ -107,16 +108,15 @@ class PermutedLM(LMObjective):
         assert batch.rows is not None
         assert batch.labels is not None
         assert batch.hidden is not None
-        if not len(batch.rows):
-            return {"lm": torch.zeros((), device=model.device)}
-        found = two_streams(
+        run = partial(
+            two_streams,
             model.trunk,
             batch.source.token_ids,
             batch.source.layout,
             hidden=batch.hidden,
-            targets=batch.rows,
             dtype=model.compute_dtype,
         )
+        found = of_rows(batch.rows, lambda targets: run(targets=targets))
         return {"lm": lm_of(model).loss(found, batch.labels)}
 
     def _targets(self, num_tokens: int, stream: np.random.Generator) -> Int[np.ndarray, "P"]:

@@ -14,7 +14,7 @@ import torch
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.objectives import Batch, ObjectiveConfig, Piece, by_length, packed
-from tunesmith.objectives._documents import Pair, both_sides, documents, need_end, written
+from tunesmith.objectives._documents import Pair, both_sides, documents, need_end, onward, written
 from tunesmith.objectives._lm import LMObjective
 from tunesmith.objectives._run import family_head, need
 from tunesmith.text.sample import Drawn, Vocabulary
@@ -37,7 +37,7 @@ class PrefixLMConfig(ObjectiveConfig):
 
 
 class PrefixLM(LMObjective):
-    """x1 x2 </s>, and to be written: x3 x4 x5 </s>.
+    """x1 x2 </s>, and to be written: x3 x4 x5 </s>; without the end where the text is cut and goes on.
 
     Args:
         start: What the decoder reads first.
@@ -57,7 +57,9 @@ class PrefixLM(LMObjective):
         text = np.flatnonzero(~one.sample.special)
         last = int(text[-1]) + 1 if len(text) else len(ids)  # what stands behind the text closes the encoder's part
         source = np.concatenate([ids[:cut], ids[last:]])
-        return Piece(source), written(np.append(ids[cut:last], self.end), start=self.start)
+        ends = one.sample.special[-1] and not one.sample.at_cut[-1]  # a text that is cut goes on
+        rest = np.append(ids[cut:last], self.end) if ends else ids[cut:last]
+        return Piece(source), written(rest, start=self.start)
 
 
 class PrefixLMAlone(LMObjective):
@@ -66,7 +68,7 @@ class PrefixLMAlone(LMObjective):
     def prepare(self, drawn: Sequence[Drawn], *, device: torch.device | str = "cpu") -> Batch:
         """A micro-batch."""
         pieces, cuts = [], []
-        for one in documents(drawn):
+        for one in onward(drawn):
             ids, cut = one.sample.ids, max(1, _cut(one))
             pieces.append(Piece(ids, places=np.arange(cut - 1, len(ids) - 1), labels=ids[cut:]))
             cuts.append(cut)

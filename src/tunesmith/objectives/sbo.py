@@ -172,7 +172,7 @@ def _asked(pieces: Sequence[Piece], rows: Tensor, labels: Tensor, most: int) -> 
     first = np.flatnonzero(begins)
     span = np.cumsum(begins) - 1
     start = place[first][span]
-    stop = place[np.append(first[1:], len(place)) - 1][span] + 1
+    stop = place[np.append(first, len(place))[1:] - 1][span] + 1
     whole = (start > (ends - lengths)[owner]) & (stop < ends[owner])
     asked = np.flatnonzero(whole & (place - start < most))
     left, right = torch.from_numpy(start[asked] - 1).to(device), torch.from_numpy(stop[asked]).to(device)

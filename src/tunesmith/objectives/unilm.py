@@ -25,6 +25,7 @@ from tunesmith.objectives import Batch, ObjectiveConfig, by_length, packed
 from tunesmith.objectives._masking import Masking, MaskingConfig, documents_of
 from tunesmith.objectives._run import family_head, need
 from tunesmith.objectives.mlm import MLM
+from tunesmith.text.inputs import InputConfig
 from tunesmith.text.sample import Drawn, Sample, Vocabulary
 
 
@@ -63,6 +64,11 @@ class UniLMConfig(MaskingConfig, ObjectiveConfig):
         """The objective."""
         shares = (self.both_ways, self.to_second, self.one_way / 2, self.one_way / 2)
         return UniLM(Masking(self, vocabulary, objective="unilm"), shares=shares)
+
+    def check_input(self, input: InputConfig) -> None:
+        """Refuse texts that come alone, where second ones are asked for."""
+        if self.to_second and input.num_texts != 2:
+            raise _no_pairs()
 
     @property
     def duplicates(self) -> int | None:
@@ -126,8 +132,12 @@ def _first_text(sample: Sample) -> int:
     text = np.flatnonzero(~sample.special)
     gaps = np.flatnonzero(np.diff(text) != 1)
     if len(gaps) != 1 or len(sample.lengths) != 1:
-        raise SettingError(
-            "objective: unilm predicts a second text from a first one, but this input does not give two texts: set "
-            "input=segment_pair, or objective.to_second=0"
-        )
+        raise _no_pairs()
     return int(text[gaps[0] + 1])
+
+
+def _no_pairs() -> SettingError:
+    return SettingError(
+        "objective: unilm predicts a second text from a first one, but this input does not give two texts: set "
+        "input=segment_pair, or objective.to_second=0"
+    )

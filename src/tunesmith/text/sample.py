@@ -19,6 +19,7 @@ class Sample:
         ids: Token ids, (T,).
         segments: Segment of each token, (T,).
         special: Which of them are special tokens: never masked, never predicted by masked objectives; (T,).
+        at_cut: Which special tokens stand at a cut inside a document, where it neither begins nor ends, (T,).
         starts: First token of each sentence, special tokens aside; for objectives that move sentences.
         lengths: Tokens of each document; several where a row holds documents that must not see each other.
         pair: 0 where the second text follows the first, 1 where it does not (or they are swapped); None for one text.
@@ -27,6 +28,7 @@ class Sample:
     ids: Int[np.ndarray, "T"]
     segments: Int[np.ndarray, "T"]
     special: Bool[np.ndarray, "T"]
+    at_cut: Bool[np.ndarray, "T"]
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
     pair: int | None = None
@@ -55,7 +57,7 @@ class Frame:
     Attributes:
         before: Before the first text.
         between: Between the texts of a pair.
-        after: Behind one text.
+        after: Behind one text; at least one token.
         after_pair: Behind the second text of a pair.
         second: Segment of the second text, and of what stands behind it.
         last: Segment of the last special token, where it has one of its own (XLNet's <cls>).
@@ -80,16 +82,33 @@ class Frame:
 
     @property
     def separator(self) -> int:
-        """The one special token between texts that follow each other in a sequence."""
-        return (self.between[-1:] or self.after[:1] or self.before[-1:])[0]
+        """The one special token between texts that follow each other in a sequence: what ends the first of them."""
+        return self.after[0]
 
-    def single(self, sentences: Sequence[Int[np.ndarray, "_"]]) -> Sample:
-        """One text, given as its sentences."""
-        return self._make([sentences], (), self.after, None, second=0)
+    def single(self, sentences: Sequence[Int[np.ndarray, "_"]], *, begins: bool = True, ends: bool = True) -> Sample:
+        """One text, given as its sentences.
 
-    def several(self, texts: Sequence[Sequence[Int[np.ndarray, "_"]]]) -> Sample:
-        """Texts that see each other as if they were one, with the separator between them."""
-        return self._make(texts, (self.separator,), self.after, None, second=0)
+        Args:
+            sentences: Its sentences.
+            begins: Whether its document begins with it.
+            ends: Whether its document ends with it.
+        """
+        return self.several([sentences], begins=begins, ends=ends)
+
+    def several(
+        self, texts: Sequence[Sequence[Int[np.ndarray, "_"]]], *, begins: bool = True, ends: bool = True
+    ) -> Sample:
+        """Texts that see each other as if they were one, with the separator between them.
+
+        Args:
+            texts: Each as its sentences, and each of another document.
+            begins: Whether a document begins with the first.
+            ends: Whether a document ends with the last.
+        """
+        made = self._make(texts, (self.separator,), self.after, None, second=0)
+        made.at_cut[: len(self.before)] = not begins
+        made.at_cut[len(made) - len(self.after) :] = not ends
+        return made
 
     def pair(
         self, first: Sequence[Int[np.ndarray, "_"]], second: Sequence[Int[np.ndarray, "_"]], *, label: int | None
@@ -131,6 +150,7 @@ class Frame:
             ids=np.concatenate(parts),
             segments=numbers,
             special=np.repeat(np.array(special, dtype=bool), counts),
+            at_cut=np.zeros(len(numbers), dtype=bool),
             starts=tuple(starts),
             lengths=(place + len(after),),
             pair=label,
@@ -145,6 +165,7 @@ def joined(samples: Sequence[Sample]) -> Sample:
         ids=np.concatenate([sample.ids for sample in samples]),
         segments=np.concatenate([sample.segments for sample in samples]),
         special=np.concatenate([sample.special for sample in samples]),
+        at_cut=np.concatenate([sample.at_cut for sample in samples]),
         starts=tuple(starts),
         lengths=tuple(length for sample in samples for length in sample.lengths),
     )

@@ -32,6 +32,7 @@ def test_any_sample_is_well_formed(name, fields, lengths, frame, max_tokens, see
     found, documents = make(name, fields, lengths, frame, max_tokens, seed=seed)
     heads = {sentence[0] for document in documents for sentence in document if sentence}
     begins = {next(i for sentence in document for i in sentence) for document in documents if any(document)}
+    stops = {[i for sentence in document for i in sentence][-1] for document in documents if any(document)}
     seen = []
     for i in range(len(found)):
         sample = found[i]
@@ -61,6 +62,14 @@ def test_any_sample_is_well_formed(name, fields, lengths, frame, max_tokens, see
         touching = [b for a, b in between if a >= FIRST and b >= FIRST]
         if name not in PAIRS:
             assert not begins & set(touching)  # something stands between documents
+        at_cut, cuts = sample.at_cut, np.cumsum(sample.lengths)[:-1]
+        assert name in ONCE or not at_cut.any()
+        for part, hollow in zip(np.split(sample.ids, cuts), np.split(at_cut, cuts), strict=True):
+            text = np.flatnonzero(part >= FIRST)
+            if name in ONCE:
+                assert (hollow[: text[0]] == (part[text[0]] not in begins)).all()
+                assert (hollow[text[-1] + 1 :] == (part[text[-1]] not in stops)).all()
+                assert not hollow[text[0] : text[-1]].any()
         seen += [token for token in ids if token >= FIRST]
     everything = [token for document in documents for sentence in document for token in sentence]
     if name in ONCE:

@@ -38,6 +38,11 @@ class InputConfig(Choice, abc.ABC):
     """Settings of an input format."""
 
     @property
+    def num_texts(self) -> Literal[1, 2]:
+        """Texts of a sequence: two where each is a pair."""
+        return 1
+
+    @property
     def second_texts(self) -> Literal["none", "random", "swapped"]:
         """How half of the pairs get another second text; none where no pair has a label."""
         return "none"

@@ -54,6 +54,7 @@ class BlocksConfig(InputConfig):
                 ids=np.insert(tokens.take(first, last), behind, frame.separator).astype(np.int64),
                 segments=np.zeros(stop - start, dtype=np.int64),
                 special=special,
+                at_cut=np.zeros(stop - start, dtype=bool),
                 starts=(*cut, *places.tolist()),
                 lengths=(stop - start,),
             )
@@ -68,6 +69,7 @@ class BlocksConfig(InputConfig):
                 ids=np.concatenate([one.ids, two.ids]),
                 segments=np.zeros(max_tokens, dtype=np.int64),
                 special=np.concatenate([one.special, two.special]),
+                at_cut=np.zeros(max_tokens, dtype=bool),
                 starts=(*one.starts, *(place + len(one) for place in two.starts)),
                 lengths=(max_tokens,),
             )

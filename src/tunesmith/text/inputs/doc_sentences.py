@@ -24,8 +24,10 @@ class DocSentencesConfig(InputConfig):
         cut = pieces(tokens, longest=room, size=room)
         full = np.searchsorted(cut.bounds, cut.bounds[:-1] + room, "right") - 1
         bounds = cut.bounds[np.append(chain(np.minimum(full, cut.ends)), len(cut))]
+        edges = np.isin(bounds, tokens.document_starts)
 
         def make(i: int) -> Sample:
-            return frame.single(sentences_of(tokens, int(bounds[i]), int(bounds[i + 1])))
+            sentences = sentences_of(tokens, int(bounds[i]), int(bounds[i + 1]))
+            return frame.single(sentences, begins=bool(edges[i]), ends=bool(edges[i + 1]))
 
         return Samples(np.diff(bounds) + frame.single_size, make)

@@ -40,6 +40,10 @@ class FullSentencesConfig(InputConfig):
             a, b = int(at[i]), int(until[i])
             cuts = [a, *(np.flatnonzero(begins[a + 1 : b]) + a + 1).tolist(), b]
             spans = ((starts[k], starts[m - 1] + lengths[m - 1]) for k, m in zip(cuts, cuts[1:], strict=False))
-            return frame.several([sentences_of(tokens, int(start), int(stop)) for start, stop in spans])
+            return frame.several(
+                [sentences_of(tokens, int(start), int(stop)) for start, stop in spans],
+                begins=bool(begins[a]),
+                ends=b == len(cut) or bool(begins[b]),
+            )
 
         return Samples(sizes + frame.single_size, make)

@@ -39,13 +39,19 @@ class PackedConfig(InputConfig):
         rows = best_fit(sizes.tolist(), max_tokens)
         order = np.argsort(rows, kind="stable")
         starts, stops = starts[order], stops[order]
+        opens, closes = np.isin(starts, begins), np.isin(stops, begins)
         lengths = np.bincount(rows, weights=sizes).astype(np.int64)
         first = np.concatenate([[0], np.cumsum(np.bincount(rows))])
 
         def make(i: int) -> Sample:
             part = slice(first[i], first[i + 1])
-            spans = zip(starts[part].tolist(), stops[part].tolist(), strict=True)
-            return joined([frame.single(sentences_of(tokens, start, stop)) for start, stop in spans])
+            spans = zip(starts[part].tolist(), stops[part].tolist(), opens[part], closes[part], strict=True)
+            return joined(
+                [
+                    frame.single(sentences_of(tokens, start, stop), begins=bool(begins), ends=bool(ends))
+                    for start, stop, begins, ends in spans
+                ]
+            )
 
         return Samples(lengths, make)
 

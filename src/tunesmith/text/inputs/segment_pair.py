@@ -13,6 +13,7 @@ takes a random document and calls the pair ordered; a single token is left out.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pydantic
@@ -31,6 +32,11 @@ class SegmentPairConfig(InputConfig):
     short_probability: float = pydantic.Field(
         default=0.1, ge=0, le=1, description="Share of documents whose target length is drawn uniformly from 2 on."
     )
+
+    @property
+    def num_texts(self) -> Literal[1, 2]:
+        """A pair."""
+        return 2
 
     @property
     def second_texts(self) -> Negatives:

@@ -8,6 +8,7 @@ middle where there are no random ones; a single token is left out then.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pydantic
@@ -23,6 +24,11 @@ class SentencePairConfig(InputConfig):
     """Settings of pairs of sentences."""
 
     negatives: Negatives = pydantic.Field(default="random", description=NEGATIVES)
+
+    @property
+    def num_texts(self) -> Literal[1, 2]:
+        """A pair."""
+        return 2
 
     @property
     def second_texts(self) -> Negatives:
