@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
-from made_samples import FRAMES
+from made_samples import FRAMES, drawn, vocabulary
+from toys import toy
 
+from tunesmith.base import choices
 from tunesmith.base.errors import DataError
-from tunesmith.recipes.feed import Feed
+from tunesmith.base.random import numpy_stream
+from tunesmith.objectives.span_corruption import SpanCorruptionConfig
+from tunesmith.recipes.feed import Feed, cut
 from tunesmith.recipes.pretrain_settings import PretrainSettings
 from tunesmith.text.tokens import Tokens
 from tunesmith.train.checkpoint import Progress
@@ -87,6 +91,30 @@ def test_steps_of_similar_lengths():
         spreads.append(max(sizes) - min(sizes))
     assert np.mean(spreads) < 2
     assert progress.cursor == {"stage": 1, "epoch": 1, "offset": 0}
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "raw", "target"), [(512, 568, 114), (128, 141, 29), (256, 284, 58), (1024, 1137, 229)]
+)
+@pytest.mark.parametrize("input", ["packed", "doc_sentences", "full_sentences", "blocks"])
+def test_a_long_text_gives_the_lengths_of_t5(input, max_tokens, raw, target):
+    """568 tokens of the text make 512 for the encoder and 114 for the decoder, </s> among both."""
+    objective = SpanCorruptionConfig()
+    made = cut(
+        Tokens([[list(range(200, 200 + 3 * raw))]]),
+        FRAMES["t5"],
+        choices.choose("input", input),
+        objective,
+        max_tokens=max_tokens,
+        stream=lambda *parts: numpy_stream(0, *parts),
+    )
+    known = vocabulary(200 + 3 * raw)
+    task = objective.build(toy("encoder_decoder", "none"), known, max_tokens=max_tokens, seed=0)
+    batch = task.prepare(drawn(*(made[i] for i in range(len(made)))))
+    assert max(batch.source.layout.lengths) == max_tokens
+    if input != "blocks":
+        assert batch.source.layout.lengths == (max_tokens,) * 3
+        assert batch.target.layout.lengths == (target,) * 3
 
 
 def test_no_sequence_is_one_line():

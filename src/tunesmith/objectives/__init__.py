@@ -203,7 +203,7 @@ class ObjectiveConfig(Choice, abc.ABC):
         """
 
     def raw_tokens(self, max_tokens: int) -> int:
-        """Tokens of a raw sequence such that the input made from it has at most ``max_tokens`` (T5: 568 for 512)."""
+        """Tokens of a raw sequence, with special ones, that make at most ``max_tokens`` (T5: 568 and </s> for 512)."""
         return max_tokens
 
     def check_input(self, input: InputConfig) -> None:

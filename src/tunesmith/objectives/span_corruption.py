@@ -60,11 +60,11 @@ class SpanCorruptionConfig(ObjectiveConfig):
         )
 
     def raw_tokens(self, max_tokens: int) -> int:
-        """Tokens of a text such that what the encoder reads of it, the closing token included, fits."""
+        """Tokens of a text, and the one that closes it, such that what the encoder reads of both fits."""
         found = max(1, max_tokens - 1)
         while self._read(found + 1) <= max_tokens:
             found += 1
-        return found
+        return found + 1
 
     def counts(self, num_tokens: int) -> tuple[int, int]:
         """How many tokens of a text are taken out, and in how many spans; none of a text of one token."""
