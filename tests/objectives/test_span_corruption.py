@@ -9,7 +9,7 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from made_samples import END, FIRST, SENTINELS, couple, drawn, labels, likely, parts, row, single, vocabulary
+from made_samples import END, FIRST, FRAMES, SENTINELS, couple, drawn, labels, likely, parts, row, single, vocabulary
 from parity import assert_equal, perturbed
 from toys import toy
 
@@ -81,6 +81,40 @@ def test_nothing_is_lost(lengths, kind, density, mean_span, closing, seed):
             assert len(target) == noise + len(wanted) + 1
 
 
+@pytest.mark.parametrize("closing", ["none", "sentinel"])
+def test_borders_between_texts_use_up_no_more_sentinels_than_there_are(closing):
+    """Of many short texts in one sequence, nearly every span meets a border, which cuts it in two."""
+    texts = [[np.arange(FIRST + 4 * i, FIRST + 4 * i + 4)] for i in range(40)]
+    made = FRAMES["t5"].several(texts)
+    config = SpanCorruptionConfig(density=0.5, mean_span=8, closing=closing)
+    cut = False
+    for seed in range(20):
+        for few in (11, 40):
+            task = SpanCorruption(config, sentinels=np.array(SENTINELS[:few]), start=START, end=END)
+            batch = task.prepare(drawn(made, seed=seed))
+            (source,), (target,) = parts(batch.source), labels(batch, batch.target)
+            assert recovered(source, target) == made.ids.tolist()
+            used = [i for i in target if i in SENTINELS]
+            assert used == list(SENTINELS[: len(used)])
+            assert len(used) <= few
+            cut |= few == 40 and len(used) > 11 + (closing == "sentinel")
+    assert cut
+
+
+def test_a_target_fits_the_decoder():
+    model = toy("encoder_decoder", "learned", max_positions=64)
+    config = SpanCorruptionConfig(density=0.6, mean_span=2)
+    with pytest.raises(
+        SettingError, match="^data.max_tokens: 64 tokens can have a target of 85, but the decoder has 64 positions"
+    ):
+        config.build(model, VOCABULARY, max_tokens=64, seed=0)
+    task = config.build(model, VOCABULARY, max_tokens=46, seed=0)
+    made = FRAMES["t5"].several([[np.arange(FIRST + 3 * i, FIRST + 3 * i + 3)] for i in range(16)])
+    for seed in range(20):
+        batch = task.prepare(drawn(made, seed=seed))
+        assert batch.target.layout.num_tokens <= 64
+
+
 def test_all_ways_of_cutting_are_equally_likely():
     made = objective(density=0.5, mean_span=2)  # of 12 tokens, 6 in 3 spans: C(5, 2) ways for either kind
     batch = made.prepare(drawn(*[single(12)] * 4000))
@@ -134,7 +168,7 @@ def test_loss_of_transformers(form, tmp_path):
 
 
 def test_errors_of_the_user():
-    model = toy("encoder_decoder", "none")
+    model = toy("encoder_decoder", "none", max_positions=512)
     config = SpanCorruptionConfig()
     with pytest.raises(CheckpointError, match="^tokenizer: has no sentinels"):
         config.build(model, vocabulary(500, sentinels=()), max_tokens=64, seed=0)

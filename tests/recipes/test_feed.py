@@ -109,7 +109,7 @@ def test_a_long_text_gives_the_lengths_of_t5(input, max_tokens, raw, target):
         stream=lambda *parts: numpy_stream(0, *parts),
     )
     known = vocabulary(200 + 3 * raw)
-    task = objective.build(toy("encoder_decoder", "none"), known, max_tokens=max_tokens, seed=0)
+    task = objective.build(toy("encoder_decoder", "none", max_positions=1024), known, max_tokens=max_tokens, seed=0)
     batch = task.prepare(drawn(*(made[i] for i in range(len(made)))))
     assert max(batch.source.layout.lengths) == max_tokens
     if input != "blocks":

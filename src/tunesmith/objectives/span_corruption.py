@@ -44,7 +44,7 @@ class SpanCorruptionConfig(ObjectiveConfig):
                 "tokenizer: has no sentinels <extra_id_0>, <extra_id_1>, ..., which objective span_corruption needs: "
                 "take another tokenizer, or leave tokenizer unset to train one"
             )
-        _, spans = self.counts(self.raw_tokens(max_tokens))
+        noise, spans = self.counts(self.raw_tokens(max_tokens))
         # the border between two texts may cut a span in two
         needed = spans + 1 + (self.closing == "sentinel")
         if needed > len(vocabulary.sentinels):
@@ -52,9 +52,16 @@ class SpanCorruptionConfig(ObjectiveConfig):
                 f"data.max_tokens: {max_tokens} tokens need up to {needed} sentinels, but the tokenizer has "
                 f"{len(vocabulary.sentinels)}: lower it, or raise objective.mean_span"
             )
+        assert model.decoder is not None
+        positions, longest = model.decoder.config.max_positions, noise + needed + 1
+        if longest > positions:
+            raise SettingError(
+                f"data.max_tokens: {max_tokens} tokens can have a target of {longest}, but the decoder has {positions} "
+                "positions: lower it or objective.density, or raise model.max_positions"
+            )
         return SpanCorruption(
             self,
-            sentinels=np.array(vocabulary.sentinels),
+            sentinels=np.array(vocabulary.sentinels[: positions - noise - 1]),
             start=model.decoder_start,
             end=need_end(vocabulary, "span_corruption"),
         )
@@ -84,7 +91,8 @@ class SpanCorruption(LMObjective):
 
     Args:
         config: The settings.
-        sentinels: In the order of use.
+        sentinels: In the order of use; of a text that needs more, because many borders cut spans in two, the last spans
+            stay as they are.
         start: What the decoder reads first.
         end: What ends a target.
     """
@@ -105,6 +113,11 @@ class SpanCorruption(LMObjective):
         begins = noise.copy()
         begins[1:] &= ~noise[:-1]
         places = np.flatnonzero(begins)
+        most = len(self.sentinels) - (self.config.closing == "sentinel")
+        if len(places) > most:
+            noise[places[most] :] = False
+            begins &= noise
+            places = places[:most]
         sentinels = self.sentinels[: len(places)]
         source = ids.copy()
         source[places] = sentinels
