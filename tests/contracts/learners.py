@@ -26,6 +26,7 @@ LEARNERS = {  # name: preset, frame, objective
     ),
 }
 ALL = LEARNERS | {
+    "mixture of networks": ("bert_mini", "xlnet", {"name": "mixture", "parts": [{"name": "mlm"}, {"name": "sbo"}]}),
     "sbo": ("bert_mini", "xlnet", {"name": "sbo"}),
     "unilm": ("bert_mini", "xlnet", {"name": "unilm"}),
     "coupled gdes": ("deberta_v3_mini", "xlnet", {"name": "gdes", "training": "coupled"}),

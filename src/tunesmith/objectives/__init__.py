@@ -203,10 +203,7 @@ class ObjectiveConfig(Choice, abc.ABC):
         """
 
     def raw_tokens(self, max_tokens: int) -> int:
-        """Tokens of a raw sequence, special ones included, of which an input of ``max_tokens`` is made.
-
-        T5: 569 for 512, which are 568 of the text and ``</s>``.
-        """
+        """Tokens of a raw sequence, with special ones, that make at most ``max_tokens`` (T5: 568 and </s> for 512)."""
         return max_tokens
 
     def check_input(self, input: InputConfig) -> None:

@@ -109,14 +109,20 @@ class Mixed(Batch):
 
     Attributes:
         parts: What each objective is given; None where no sample drew it.
+        stand_ins: What it is given then, if it has parameters that nobody else reaches, and other processes count on
+            them: the first sample, whose loss counts nothing.
     """
 
     parts: tuple[Batch | None, ...] = ()
+    stand_ins: tuple[Batch | None, ...] = ()
 
     def with_noise(self, noise: torch.Generator | None) -> "Mixed":
         """The same batch with a stream for dropout, which the parts draw from one after the other."""
-        parts = tuple(None if part is None else part.with_noise(noise) for part in self.parts)
-        return replace(self, parts=parts)
+
+        def noisy(batches: tuple[Batch | None, ...]) -> tuple[Batch | None, ...]:
+            return tuple(None if batch is None else batch.with_noise(noise) for batch in batches)
+
+        return replace(self, parts=noisy(self.parts), stand_ins=noisy(self.stand_ins))
 
 
 class Mixture(Objective):
@@ -156,7 +162,20 @@ class Mixture(Objective):
             own = [one for one, chosen in zip(drawn, which, strict=True) if chosen == number]
             parts.append(part.prepare(own, device=device) if own else None)
         some = [part for part in parts if part is not None]
-        return Mixed(len(drawn), sum(part.num_tokens for part in some), some[0].source, parts=tuple(parts))
+        given = {type(part) for part, own in zip(self.parts.values(), parts, strict=True) if own is not None}
+        stand_ins = tuple(  # behind all others: what the first sample draws for itself stays the same
+            part.prepare(drawn[:1], device=device)
+            if own is None and (part.networks or type(part) not in given)
+            else None
+            for part, own in zip(self.parts.values(), parts, strict=True)
+        )
+        return Mixed(
+            len(drawn),
+            sum(part.num_tokens for part in some),
+            some[0].source,
+            parts=tuple(parts),
+            stand_ins=stand_ins,
+        )
 
     def targets(self, batch: Batch) -> dict[str, int]:
         """Targets of each term of each part."""
@@ -169,10 +188,15 @@ class Mixture(Objective):
     def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
         """Sum of the losses of each term of each part."""
         found: dict[str, Tensor] = {}
-        for label, part, own in self._given(batch):
+        assert isinstance(batch, Mixed)
+        for (label, part, own), stand_in in zip(self._given(batch), batch.stand_ins, strict=True):
             one = part.phases[0]
-            nothing = torch.zeros((), device=model.device)
-            sums = dict.fromkeys(one.terms, nothing) if own is None else part.loss(model, own, phase=one.name)
+            if own is not None:
+                sums = part.loss(model, own, phase=one.name)
+            elif stand_in is not None:
+                sums = {term: 0 * total for term, total in part.loss(model, stand_in, phase=one.name).items()}
+            else:
+                sums = dict.fromkeys(one.terms, torch.zeros((), device=model.device))
             found |= {f"{label}.{term}": total for term, total in sums.items()}
         return found
 
