@@ -302,6 +302,18 @@ def test_loss_that_is_no_number(pretrain_desk, call):
     assert not (pretrain_desk.out / "metrics.json").exists()
 
 
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+def test_a_last_step_that_breaks_the_model(pretrain_desk, call, resume):
+    """The loss before it is finite, so only the look behind it can tell."""
+    code, lines, _ = pretrain_desk.run(
+        *call("train.learning_rate=1e38", "train.max_steps=1", "train.warmup=0"), *resume
+    )
+    assert code == 2
+    assert lines[-1].startswith("train: the dev loss became ")
+    assert "at step 1" in lines[-1]
+    assert not (pretrain_desk.out / "metrics.json").exists()
+
+
 def test_a_good_run_passes(pretrain_desk, call):
     """The commands above fail for what they say."""
     assert pretrain_desk.run(*call())[0] == 0

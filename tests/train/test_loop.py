@@ -287,17 +287,77 @@ def test_micro_batches_are_exactly_one_large_batch(tmp_path, limit):
     )
 
 
-def test_an_exploding_loss_stops_with_a_checkpoint_from_before(tmp_path):
-    class Explodes(LeastSquares):
-        def loss(self, batch, noise=None):
-            return super().loss(batch, noise) * (1 if self.seen[-1] < 20 else 100)
+class Explodes(LeastSquares):
+    """A loss that is a hundred times as high from a step on."""
 
-    work = Explodes()
+    def __init__(self, *, at, **more):
+        super().__init__(**more)
+        self.at = at
+
+    def loss(self, batch, noise=None):
+        return super().loss(batch, noise) * (1 if self.seen[-1] < self.at else 100)
+
+
+def last_good(folder):
+    """Step of the checkpoint that is left."""
+    kept = Checkpoints(folder).load(stepper(LeastSquares()).updates)
+    return None if kept is None else kept.step
+
+
+def test_an_exploding_loss_stops_with_a_checkpoint_from_before(tmp_path):
     with pytest.raises(TrainingError, match="the loss exploded: .* at step 30"):
-        run(work, tmp_path, steps=60, evaluations=1, checkpoint_seconds=0.0, exploded=2.0)
-    kept = Checkpoints(tmp_path).load(stepper(LeastSquares()).updates)
-    assert kept is not None
-    assert kept.step == 20
+        run(Explodes(at=20), tmp_path, steps=60, evaluations=1, checkpoint_seconds=0.0, exploded=2.0)
+    assert last_good(tmp_path) == 20
+
+
+def test_looks_keep_no_exploded_state(tmp_path):
+    """There are more looks than the steps in a row that an explosion takes to be told."""
+    with pytest.raises(TrainingError, match="the loss exploded"):
+        run(Explodes(at=20), tmp_path, steps=60, evaluations=60, exploded=2.0)
+    assert last_good(tmp_path) == 20
+
+
+def test_ctrl_c_keeps_no_exploded_state(tmp_path):
+    def interrupt(progress):
+        if progress.step == 23:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run(Explodes(at=20), tmp_path, steps=60, evaluations=1, checkpoint_seconds=0.0, exploded=2.0, report=interrupt)
+    assert last_good(tmp_path) == 20
+
+
+def test_a_loss_that_explodes_in_its_second_step_is_told(tmp_path):
+    with pytest.raises(TrainingError, match="the loss exploded: .* at step 11"):
+        run(Explodes(at=1), tmp_path, steps=60, evaluations=1, exploded=2.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("at", [2, 4])
+def test_a_dev_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path, bad, at):
+    looks = iter(range(1, 5))
+
+    def evaluate():
+        loss = bad if next(looks) == at else 1.0
+        return Evaluation(-loss, loss)
+
+    with pytest.raises(TrainingError, match=f"^train: the dev loss became {bad} at step {3 * at}: lower") as caught:
+        run(LeastSquares(), tmp_path, evaluate=evaluate, keeps="last")
+    assert "\n" not in str(caught.value)
+    assert last_good(tmp_path) == 3 * (at - 1)
+
+
+@pytest.mark.parametrize("evaluations", [1, STEPS])
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path, evaluations):
+    work = LeastSquares()
+
+    def spoil(progress):
+        if progress.step == 5:
+            work.bias.data.fill_(math.nan)
+
+    with pytest.raises(TrainingError, match=r"^train: weights are no numbers any more behind step 5: lower"):
+        run(work, tmp_path, evaluations=evaluations, checkpoint_seconds=0.0, report=spoil)
+    assert last_good(tmp_path) == 4
 
 
 def test_a_loss_may_rise_where_nothing_else_is_said(tmp_path):

@@ -44,7 +44,7 @@ class Progress:
         last_terms: Its terms.
         last_rate: Its learning rate.
         last_norms: Its norm of the gradient, before clipping, of each phase.
-        first_loss: Mean loss of the first steps.
+        first_loss: Loss of the first step.
         high_steps: Steps in a row whose loss was far above it.
         cursor: Where the data stand, for whoever gives them.
     """

@@ -13,7 +13,7 @@ from tunesmith.train.schedule import Moment, ScheduleConfig
 from tunesmith.train.step import Stepper, TrainingError
 
 WATCHED = 10
-"""Steps that a loss begins with, and that it must be too high for in a row to have exploded."""
+"""Steps in a row that a loss must be too high for to have exploded."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -42,8 +42,8 @@ class Plan:
         evaluations: Looks at the dev split, evenly spread, the last at the end.
         patience: Looks without a better score before stopping; None: never.
         keeps: Parameters that are left in place: those of the best look, or the last.
-        exploded: A loss that stays above this many times its beginning has exploded; None: that of a run that begins
-            with a trained model may rise, so nothing is watched.
+        exploded: A loss that stays above this many times that of the first step has exploded; None: that of a run that
+            begins with a trained model may rise, so nothing is watched.
         checkpoint_seconds: Time between checkpoints.
     """
 
@@ -99,7 +99,7 @@ def train(
         report: Called after each step.
 
     Raises:
-        TrainingError: The loss is not a number, or exploded; the last good checkpoint stays.
+        TrainingError: A loss or a weight is not a number, or the loss exploded; the last good checkpoint stays.
         Interrupted: Ctrl-C; the state is saved.
     """
     progress = checkpoints.load(stepper.updates) or Progress()
@@ -121,7 +121,9 @@ def train(
             now = time.monotonic()
             flags = {"due": float(now - saved >= plan.checkpoint_seconds), "stop": float(stop.is_set())}
             flags = stepper.parallel.sums(flags, device=stepper.device)
-            if progress.done or looked or flags["stop"] or (flags["due"] and not strange):
+            # a state that may have exploded never takes the place of a good one, not even at a look or Ctrl-C
+            if progress.done or (not strange and (looked or flags["stop"] or flags["due"])):
+                stepper.check_weights(progress)
                 checkpoints.save(progress, stepper.updates)
                 saved = time.monotonic()
             if flags["stop"] and not progress.done:
@@ -137,17 +139,16 @@ def _watch(progress: Progress, exploded: float, learning_rate: float) -> bool:
     Raises:
         TrainingError: It has been for long.
     """
-    if progress.step <= WATCHED:
-        progress.first_loss += progress.last_loss / WATCHED
-        return False
+    if progress.step == 1:
+        progress.first_loss = progress.last_loss
     high = progress.last_loss > exploded * progress.first_loss > 0
     progress.high_steps = progress.high_steps + 1 if high else 0
     if progress.high_steps >= WATCHED:
         raise TrainingError(
             f"train: the loss exploded: {progress.last_loss:.3g} at step {progress.step}, and above "
-            f"{exploded:g} times its beginning ({progress.first_loss:.3g}) for {WATCHED} steps: the last checkpoint is "
-            f"from before; lower train.learning_rate (now {learning_rate:g}) or raise train.warmup, and start anew "
-            "with --overwrite"
+            f"{exploded:g} times that of the first step ({progress.first_loss:.3g}) for {WATCHED} steps: the last "
+            f"checkpoint is from before; lower train.learning_rate (now {learning_rate:g}) or raise train.warmup, and "
+            "start anew with --overwrite"
         )
     return high
 
@@ -156,6 +157,8 @@ def _look(
     evaluate: Callable[[], Evaluation], stepper: Stepper, checkpoints: Checkpoints, progress: Progress, plan: Plan
 ) -> None:
     seen = evaluate()
+    if seen.loss is not None:
+        stepper.check(stepper.parallel.agreed(seen.loss, device=stepper.device), "dev loss", step=progress.step)
     point = {
         "step": progress.step,
         "epoch": None if plan.steps_per_epoch is None else progress.step / plan.steps_per_epoch,

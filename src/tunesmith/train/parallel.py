@@ -148,6 +148,11 @@ def full(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def shard_or_whole(tensor: Tensor, other: Tensor) -> Tensor:
     """A tensor as it is where it is sharded as another one, else as a whole."""
     if isinstance(tensor, DTensor) and isinstance(other, DTensor):

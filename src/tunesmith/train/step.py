@@ -11,7 +11,7 @@ from tunesmith.base.errors import UserError
 from tunesmith.base.random import global_stream, torch_stream
 from tunesmith.base.shapes import Tensor
 from tunesmith.train.checkpoint import Progress
-from tunesmith.train.parallel import Parallel, full
+from tunesmith.train.parallel import Parallel, full, local
 from tunesmith.train.update import Update
 
 
@@ -132,11 +132,11 @@ class Stepper(Generic[B]):
                 sums[term] += 0.0 if idle else loss.item()
         sums = self.parallel.sums(sums, device=self.device)
         means = {term: value / max(1.0, counts[term]) for term, value in sums.items()}
-        self._check(sum(update.terms[term] * mean for term, mean in means.items()), "loss", progress)
+        self.check(sum(update.terms[term] * mean for term, mean in means.items()), "loss", step=progress.step + 1)
         parameters = [p for p in update.parameters.values() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
         progress.last_norms[update.name] = float(full(norm))
-        self._check(progress.last_norms[update.name], "norm of the gradient", progress)
+        self.check(progress.last_norms[update.name], "norm of the gradient", step=progress.step + 1)
         for group in update.optimiser.param_groups:
             group["lr"] = self.learning_rate * rate
         update.optimiser.step()
@@ -144,9 +144,28 @@ class Stepper(Generic[B]):
             other.optimiser.zero_grad(set_to_none=True)
         return means
 
-    def _check(self, value: float, what: str, progress: Progress) -> None:
+    def check(self, value: float, what: str, *, step: int) -> None:
+        """See that a loss or norm is a number.
+
+        Raises:
+            TrainingError: It is not.
+        """
         if not math.isfinite(value):
-            raise TrainingError(
-                f"train: the {what} became {value} at step {progress.step + 1}: lower train.learning_rate "
-                f"(now {self.learning_rate:g}) or set train.precision=fp32, and start anew with --overwrite"
-            )
+            raise self._broken(f"the {what} became {value} at step {step}")
+
+    def check_weights(self, progress: Progress) -> None:
+        """See that all weights are numbers: a finite loss and gradient may still have moved one beyond all bounds.
+
+        Raises:
+            TrainingError: One is not, in any process.
+        """
+        weights = [local(parameter) for update in self.updates for parameter in update.parameters.values()]
+        sound = torch.stack([torch.isfinite(weight).all() for weight in weights]).all().item()
+        if self.parallel.sums({"broken": float(not sound)}, device=self.device)["broken"]:
+            raise self._broken(f"weights are no numbers any more behind step {progress.step}")
+
+    def _broken(self, fault: str) -> TrainingError:
+        return TrainingError(
+            f"train: {fault}: lower train.learning_rate (now {self.learning_rate:g}) or set train.precision=fp32, and "
+            "start anew with --overwrite"
+        )
