@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 
 import pytest
 from tiny_pretraining import CASES, recipe, write_corpus
@@ -299,6 +300,8 @@ def test_loss_that_is_no_number(pretrain_desk, call):
     code, lines, _ = pretrain_desk.run(*call("train.learning_rate=1e30"))
     assert code == 2
     assert lines[-1].startswith("train: the ")
+    places = r"\(sequences \d+, .* of epoch 0 of at most 24 tokens \(counted from 0\), the first '\w+ \w"
+    assert re.search(r" at step \d+ " + places, lines[-1]), lines[-1]
     assert not (pretrain_desk.out / "metrics.json").exists()
 
 

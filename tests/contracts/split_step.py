@@ -36,6 +36,9 @@ class Work:
     def micro_batches(self, progress):
         return self.batches
 
+    def describe(self, number=None):
+        return "the only batch"
+
     def targets(self, batch):
         return self.objective.targets(batch)
 

@@ -49,6 +49,9 @@ class LeastSquares:
         self.seen.append(progress.step)
         return self.cut(progress.step)
 
+    def describe(self, number=None):
+        return f"batch {self.seen[-1]}" + ("" if number is None else f", part {number}")
+
     def cut(self, step):
         cuts = cut_by_tokens(self.order.step(step), self.lengths, max_tokens=self.limit)
         return [pack(self.examples, indices) for indices in cuts]
@@ -174,7 +177,7 @@ def test_a_loss_that_is_no_number_is_one_line_and_changes_no_parameter(tmp_path,
         run(work, tmp_path, report=history(work, after))
     assert isinstance(caught.value, UserError)
     said = str(caught.value)
-    assert said.startswith(f"train: the loss became {bad} at step 5: lower train.learning_rate (now 0.05)")
+    assert said.startswith(f"train: the loss became {bad} at step 5 (batch 4, part 0): lower train.learning_rate (now")
     assert "\n" not in said
     assert len(after) == 4
     assert_same_bits(work.parameters, after[3])
@@ -304,8 +307,22 @@ def last_good(folder):
     return None if kept is None else kept.step
 
 
+def test_the_micro_batch_that_is_no_number_is_named(tmp_path):
+    class Diverges(LeastSquares):
+        parts = 0
+
+        def loss(self, batch, noise=None):
+            self.parts += 1
+            return super().loss(batch, noise) * (math.nan if self.parts == 2 else 1)
+
+    work = Diverges(limit=15)
+    assert len(work.cut(0)) > 2
+    with pytest.raises(TrainingError, match=r"^train: the loss became nan at step 1 \(batch 0, part 1\): lower"):
+        run(work, tmp_path)
+
+
 def test_an_exploding_loss_stops_with_a_checkpoint_from_before(tmp_path):
-    with pytest.raises(TrainingError, match="the loss exploded: .* at step 30"):
+    with pytest.raises(TrainingError, match=r"the loss exploded: .* at step 30 \(batch 29\)"):
         run(Explodes(at=20), tmp_path, steps=60, evaluations=1, checkpoint_seconds=0.0, exploded=2.0)
     assert last_good(tmp_path) == 20
 
@@ -341,7 +358,9 @@ def test_a_dev_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path, 
         loss = bad if next(looks) == at else 1.0
         return Evaluation(-loss, loss)
 
-    with pytest.raises(TrainingError, match=f"^train: the dev loss became {bad} at step {3 * at}: lower") as caught:
+    with pytest.raises(
+        TrainingError, match=f"^train: the dev loss became {bad} at step {3 * at} .batch {3 * at - 1}.: lower"
+    ) as caught:
         run(LeastSquares(), tmp_path, evaluate=evaluate, keeps="last")
     assert "\n" not in str(caught.value)
     assert last_good(tmp_path) == 3 * (at - 1)
@@ -355,7 +374,9 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path, evaluations):
         if progress.step == 5:
             work.bias.data.fill_(math.nan)
 
-    with pytest.raises(TrainingError, match=r"^train: weights are no numbers any more behind step 5: lower"):
+    with pytest.raises(
+        TrainingError, match=r"^train: weights are no numbers any more behind step 5 \(batch 4\): lower"
+    ):
         run(work, tmp_path, evaluations=evaluations, checkpoint_seconds=0.0, report=spoil)
     assert last_good(tmp_path) == 4
 

@@ -136,7 +136,8 @@ def _learn(
         unreached=lambda: validation.unreached(trainee),
     )
     updates = make_updates(trainee, objective, settings)
-    work = Pretraining(wrapped, objective, feed, plan, parallel, machine, settings.train.micro_batch_tokens)
+    limit = settings.train.micro_batch_tokens
+    work = Pretraining(wrapped, objective, feed, plan, parallel, machine, limit, ready.tokenizer.decode)
     stepper = Stepper(
         work=work,
         module=wrapped,

@@ -111,7 +111,7 @@ def train(
             stepper.step(progress, rate=plan.schedule.factor(Moment(plan.share(progress), plan.warmup)))
             progress.seconds += time.monotonic() - started
             progress.seconds = stepper.parallel.agreed(progress.seconds, device=stepper.device)
-            strange = plan.exploded is not None and _watch(progress, plan.exploded, stepper.learning_rate)
+            strange = plan.exploded is not None and _watch(progress, plan.exploded, stepper)
             last = plan.spent(progress) >= 1
             looked = last or plan.due(progress)
             if looked:
@@ -133,7 +133,7 @@ def train(
     return progress
 
 
-def _watch(progress: Progress, exploded: float, learning_rate: float) -> bool:
+def _watch(progress: Progress, exploded: float, stepper: Stepper) -> bool:
     """Whether the loss is higher now than a run that goes well ever is.
 
     Raises:
@@ -145,10 +145,10 @@ def _watch(progress: Progress, exploded: float, learning_rate: float) -> bool:
     progress.high_steps = progress.high_steps + 1 if high else 0
     if progress.high_steps >= WATCHED:
         raise TrainingError(
-            f"train: the loss exploded: {progress.last_loss:.3g} at step {progress.step}, and above "
-            f"{exploded:g} times that of the first step ({progress.first_loss:.3g}) for {WATCHED} steps: the last "
-            f"checkpoint is from before; lower train.learning_rate (now {learning_rate:g}) or raise train.warmup, and "
-            "start anew with --overwrite"
+            f"train: the loss exploded: {progress.last_loss:.3g} at step {progress.step} ({stepper.work.describe()}), "
+            f"and above {exploded:g} times that of the first step ({progress.first_loss:.3g}) for {WATCHED} steps: the "
+            f"last checkpoint is from before; lower train.learning_rate (now {stepper.learning_rate:g}) or raise "
+            "train.warmup, and start anew with --overwrite"
         )
     return high
 

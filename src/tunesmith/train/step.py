@@ -45,6 +45,10 @@ class Work(Protocol[B]):
         """The micro-batches of the step that comes: this process's part of it."""
         ...
 
+    def describe(self, number: int | None = None) -> str:
+        """Which texts a micro-batch of the last step holds, or all of them, in words by which a user finds them."""
+        ...
+
     def targets(self, batch: B) -> Mapping[str, int]:
         """Number of targets of each loss term in a micro-batch."""
         ...
@@ -110,7 +114,7 @@ class Stepper(Generic[B]):
         self, update: Update, batches: Sequence[B], counts: Mapping[str, float], progress: Progress, *, rate: float
     ) -> dict[str, float]:
         """Gradients of one phase over all micro-batches, and its update; the mean loss of each of its terms."""
-        sums = dict.fromkeys(update.terms, 0.0)
+        sums, broken = dict.fromkeys(update.terms, 0.0), None
         turns = len(batches)
         if self.parallel.engine == "fsdp":  # each run gathers shards, so all processes must run equally often
             turns = self.parallel.most(turns, device=self.device)
@@ -130,9 +134,12 @@ class Stepper(Generic[B]):
                 (torch.stack(parts).sum() * (0 if idle else self.parallel.world)).backward()
             for term, loss in losses.items():
                 sums[term] += 0.0 if idle else loss.item()
+            if broken is None and not math.isfinite(sum(sums.values())):
+                broken = number
         sums = self.parallel.sums(sums, device=self.device)
         means = {term: value / max(1.0, counts[term]) for term, value in sums.items()}
-        self.check(sum(update.terms[term] * mean for term, mean in means.items()), "loss", step=progress.step + 1)
+        mean = sum(update.terms[term] * mean for term, mean in means.items())
+        self.check(mean, "loss", step=progress.step + 1, micro_batch=broken)
         parameters = [p for p in update.parameters.values() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
         progress.last_norms[update.name] = float(full(norm))
@@ -144,14 +151,20 @@ class Stepper(Generic[B]):
             other.optimiser.zero_grad(set_to_none=True)
         return means
 
-    def check(self, value: float, what: str, *, step: int) -> None:
+    def check(self, value: float, what: str, *, step: int, micro_batch: int | None = None) -> None:
         """See that a loss or norm is a number.
+
+        Args:
+            value: What should be one.
+            what: Its name.
+            step: The step that it belongs to: the last one that was begun.
+            micro_batch: Where it broke in this process, if that is known.
 
         Raises:
             TrainingError: It is not.
         """
         if not math.isfinite(value):
-            raise self._broken(f"the {what} became {value} at step {step}")
+            raise self._broken(f"the {what} became {value} at step {step} ({self.work.describe(micro_batch)})")
 
     def check_weights(self, progress: Progress) -> None:
         """See that all weights are numbers: a finite loss and gradient may still have moved one beyond all bounds.
@@ -162,7 +175,7 @@ class Stepper(Generic[B]):
         weights = [local(parameter) for update in self.updates for parameter in update.parameters.values()]
         sound = torch.stack([torch.isfinite(weight).all() for weight in weights]).all().item()
         if self.parallel.sums({"broken": float(not sound)}, device=self.device)["broken"]:
-            raise self._broken(f"weights are no numbers any more behind step {progress.step}")
+            raise self._broken(f"weights are no numbers any more behind step {progress.step} ({self.work.describe()})")
 
     def _broken(self, fault: str) -> TrainingError:
         return TrainingError(
