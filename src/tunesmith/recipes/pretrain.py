@@ -159,13 +159,19 @@ def _learn(
 
     model.compute_dtype = machine.dtype
     trainee.train()
+
+    def report(progress: Progress) -> None:
+        hearing.step(progress, plan.spent(progress))
+        if parallel.leads and progress.curve and progress.curve[-1]["step"] == progress.step:
+            _write_curves(out, progress, plan, settings, machine)
+
     with tracked(listener, settings.train.track if parallel.leads else None, out) as hearing:
         progress = train(
             stepper,
             plan,
             evaluate=evaluate,
             checkpoints=Checkpoints(out / "checkpoint", parallel),
-            report=lambda progress: hearing.step(progress, plan.spent(progress)),
+            report=report,
         )
     if parallel.shards:
         whole = {name: full(parameter).detach() for name, parameter in trainee.named_parameters()}
@@ -199,6 +205,25 @@ def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:
         keeps="last",
         exploded=EXPLODED,
     )
+
+
+def _write_curves(out: Path, progress: Progress, plan: Plan, settings: PretrainSettings, machine: Machine) -> None:
+    """The curves and the report as they are now: a run that goes on, was stopped or diverged has them too."""
+    metrics = {
+        "state": f"unfinished: {plan.spent(progress):.0%} of the budget is spent".replace("%", " %"),
+        "validation_loss": progress.curve[-1]["dev_loss"],
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+        "train_seconds": progress.seconds,
+        "precision": machine.precision,
+    }
+    _write_report(out, progress, metrics, settings)
+
+
+def _write_report(out: Path, progress: Progress, metrics: Mapping[str, Any], settings: PretrainSettings) -> None:
+    write_atomic(out / "curve.json", json.dumps(progress.curve))
+    write_atomic(out / "report.html", render_training(progress.curve, metrics, settings.model_dump(mode="json")))
 
 
 def _finish(
@@ -236,8 +261,7 @@ def _finish(
         ),
         "precision": machine.precision,
     }
-    write_atomic(out / "curve.json", json.dumps(progress.curve))
-    write_atomic(out / "report.html", render_training(progress.curve, metrics, settings.model_dump(mode="json")))
+    _write_report(out, progress, metrics, settings)
     write_json(out / METRICS, metrics)
     remove_quietly(out / "checkpoint")
 
