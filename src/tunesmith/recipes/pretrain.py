@@ -92,7 +92,7 @@ def run_pretrain(
     with processes(settings.train.engine, device=machine.device) as parallel:
         _check_processes(settings, parallel)
         if not parallel.leads:  # the leading process makes the folder, the tokenizer and the shards ready
-            said = parallel.agreed(_READY, device=machine.device)
+            said = parallel.agreed(_READY)
             if said == _FAILED:
                 raise UserError(f"{out}: the leading process could not begin, and says why")
             if said == _READY:
@@ -104,16 +104,16 @@ def run_pretrain(
                 if finished:
                     told = True
                     listener.note(f"{out}: already finished")
-                    parallel.agreed(_FINISHED, device=machine.device)
+                    parallel.agreed(_FINISHED)
                 else:
                     reset_peak_memory(machine.device)
                     ready = make_ready(corpus, out, settings, listener)
                     told = True
-                    parallel.agreed(_READY, device=machine.device)
+                    parallel.agreed(_READY)
                     _learn(ready, out, settings, machine, parallel, listener)
         except Exception:
             if not told:  # the others wait, and would end with a broken connection
-                parallel.agreed(_FAILED, device=machine.device)
+                parallel.agreed(_FAILED)
             raise
         return load(out)
 

@@ -110,7 +110,7 @@ def train(
             started = time.monotonic()
             stepper.step(progress, rate=plan.schedule.factor(Moment(plan.share(progress), plan.warmup)))
             progress.seconds += time.monotonic() - started
-            progress.seconds = stepper.parallel.agreed(progress.seconds, device=stepper.device)
+            progress.seconds = stepper.parallel.agreed(progress.seconds)
             strange = plan.exploded is not None and _watch(progress, plan.exploded, stepper)
             last = plan.spent(progress) >= 1
             looked = last or plan.due(progress)
@@ -120,7 +120,7 @@ def train(
             report(progress)
             now = time.monotonic()
             flags = {"due": float(now - saved >= plan.checkpoint_seconds), "stop": float(stop.is_set())}
-            flags = stepper.parallel.sums(flags, device=stepper.device)
+            flags = stepper.parallel.sums(flags)
             # a state that may have exploded never takes the place of a good one, not even at a look or Ctrl-C
             if progress.done or (not strange and (looked or flags["stop"] or flags["due"])):
                 stepper.check_weights(progress)
@@ -158,7 +158,7 @@ def _look(
 ) -> None:
     seen = evaluate()
     if seen.loss is not None:
-        stepper.check(stepper.parallel.agreed(seen.loss, device=stepper.device), "dev loss", step=progress.step)
+        stepper.check(stepper.parallel.agreed(seen.loss), "dev loss", step=progress.step)
     point = {
         "step": progress.step,
         "epoch": None if plan.steps_per_epoch is None else progress.step / plan.steps_per_epoch,

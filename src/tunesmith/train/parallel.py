@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -21,6 +22,7 @@ from tunesmith.base.shapes import Tensor
 
 Engine = Literal["ddp", "fsdp"]
 T = TypeVar("T")
+_CPU = torch.device("cpu")
 
 
 class Parallel:
@@ -30,10 +32,11 @@ class Parallel:
         rank: Number of this process.
         world: Number of processes.
         engine: How parameters are kept.
+        device: Where this process computes.
     """
 
-    def __init__(self, *, rank: int = 0, world: int = 1, engine: Engine = "ddp"):
-        self.rank, self.world, self.engine = rank, world, engine
+    def __init__(self, *, rank: int = 0, world: int = 1, engine: Engine = "ddp", device: torch.device = _CPU):
+        self.rank, self.world, self.engine, self.device = rank, world, engine, device
 
     @property
     def leads(self) -> bool:
@@ -49,27 +52,27 @@ class Parallel:
         """This process's part of a step's samples."""
         return list(items[self.rank :: self.world])
 
-    def sums(self, values: Mapping[str, float], *, device: torch.device) -> dict[str, float]:
+    def sums(self, values: Mapping[str, float]) -> dict[str, float]:
         """Sums over the processes; exact for counts below 2^53."""
         if self.world == 1:
             return dict(values)
-        found = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+        found = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
         dist.all_reduce(found)
         return dict(zip(values, found.tolist(), strict=True))
 
-    def most(self, value: int, *, device: torch.device) -> int:
+    def most(self, value: int) -> int:
         """The largest of the processes' values."""
         if self.world == 1:
             return value
-        found = torch.tensor([value], dtype=torch.int64, device=device)
+        found = torch.tensor([value], dtype=torch.int64, device=self.device)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found.item())
 
-    def agreed(self, value: float, *, device: torch.device) -> float:
+    def agreed(self, value: float) -> float:
         """The leading process's value, for decisions that all must make alike, such as by time."""
         if self.world == 1:
             return value
-        found = torch.tensor([value], dtype=torch.float64, device=device)
+        found = torch.tensor([value], dtype=torch.float64, device=self.device)
         dist.broadcast(found, 0)
         return float(found.item())
 
@@ -91,9 +94,11 @@ class Parallel:
         if self.world == 1:
             return module
         if self.engine == "fsdp":
+            # of this run's own devices: torch would take the GPUs of a machine that has some, whatever is asked for
+            mesh = init_device_mesh(self.device.type, (self.world,))
             for block in blocks:
-                fully_shard(block)
-            fully_shard(module)
+                fully_shard(block, mesh=mesh)
+            fully_shard(module, mesh=mesh)
             return module
         looks = unreached is None or bool(unreached())
         wrapped = DistributedDataParallel(module, find_unused_parameters=looks)
@@ -127,14 +132,17 @@ def processes(engine: Engine, *, device: torch.device) -> Iterator[Parallel]:
         SettingError: Its environment is incomplete.
     """
     if "WORLD_SIZE" not in os.environ:
-        yield Parallel(engine=engine)
+        yield Parallel(engine=engine, device=device)
         return
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise SettingError(f"{missing[0]}: not set, but WORLD_SIZE is: start several processes with torchrun")
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    on_gpu = device.type == "cuda"
+    if on_gpu:  # before anything else: what names no device, as torch's own parts do, shall mean this process's
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
     try:
-        yield Parallel(rank=dist.get_rank(), world=dist.get_world_size(), engine=engine)
+        yield Parallel(rank=dist.get_rank(), world=dist.get_world_size(), engine=engine, device=device)
     except BaseException as error:
         # the traceback holds the wrapped module, and to free that behind the group's end hangs
         traceback.clear_frames(error.__traceback__)

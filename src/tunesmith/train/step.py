@@ -96,7 +96,7 @@ class Stepper(Generic[B]):
                 total += update.terms[term] * mean
                 terms[term] = mean
         seen = {"examples": sum(b.num_samples for b in batches), "tokens": sum(b.num_tokens for b in batches)}
-        seen = self.parallel.sums(seen, device=self.device)
+        seen = self.parallel.sums(seen)
         progress.examples += round(seen["examples"])
         progress.tokens += round(seen["tokens"])
         progress.step += 1
@@ -108,7 +108,7 @@ class Stepper(Generic[B]):
         for batch in batches:
             for term, count in self.work.targets(batch).items():
                 counts[term] += count
-        return self.parallel.sums(counts, device=self.device)
+        return self.parallel.sums(counts)
 
     def _update(
         self, update: Update, batches: Sequence[B], counts: Mapping[str, float], progress: Progress, *, rate: float
@@ -117,7 +117,7 @@ class Stepper(Generic[B]):
         sums, broken = dict.fromkeys(update.terms, 0.0), None
         turns = len(batches)
         if self.parallel.engine == "fsdp":  # each run gathers shards, so all processes must run equally often
-            turns = self.parallel.most(turns, device=self.device)
+            turns = self.parallel.most(turns)
         for number in range(turns):
             idle = number >= len(batches)
             batch = batches[-1 if idle else number]
@@ -136,7 +136,7 @@ class Stepper(Generic[B]):
                 sums[term] += 0.0 if idle else loss.item()
             if broken is None and not math.isfinite(sum(sums.values())):
                 broken = number
-        sums = self.parallel.sums(sums, device=self.device)
+        sums = self.parallel.sums(sums)
         means = {term: value / max(1.0, counts[term]) for term, value in sums.items()}
         mean = sum(update.terms[term] * mean for term, mean in means.items())
         self.check(mean, "loss", step=progress.step + 1, micro_batch=broken)
@@ -174,7 +174,7 @@ class Stepper(Generic[B]):
         """
         weights = [local(parameter) for update in self.updates for parameter in update.parameters.values()]
         sound = torch.stack([torch.isfinite(weight).all() for weight in weights]).all().item()
-        if self.parallel.sums({"broken": float(not sound)}, device=self.device)["broken"]:
+        if self.parallel.sums({"broken": float(not sound)})["broken"]:
             raise self._broken(f"weights are no numbers any more behind step {progress.step} ({self.work.describe()})")
 
     def _broken(self, fault: str) -> TrainingError:
