@@ -258,6 +258,14 @@ def test_one_two_one_processes(case, desk, tmp_path, undisturbed):
     assert load(tmp_path / "run") is not None
 
 
+@pytest.mark.slow
+def test_two_processes_without_a_folder(desk, tmp_path, monkeypatch):
+    """They share a temporary one, which goes in the end."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    launch(2, recipe=str(desk / "mlm.toml"), corpus=str(desk / "corpus.txt"), out=None)
+    assert not list(tmp_path.glob("tunesmith-*"))
+
+
 SEVERAL = {  # without dropout, whose streams are keyed by process
     "mlm": {},
     "nsp": {},

@@ -1,12 +1,15 @@
 """Several processes without any: what torch is asked for, on machines that are not here."""
 
 from collections import OrderedDict
+from datetime import timedelta
 
 import pytest
 import torch
 
-from tunesmith.base.errors import SettingError
+from tunesmith.base.errors import SettingError, StorageError
+from tunesmith.train import checkpoint
 from tunesmith.train import parallel as module
+from tunesmith.train.checkpoint import Checkpoints, Progress
 from tunesmith.train.parallel import Parallel, processes
 from tunesmith.train.precision import choose_machine
 
@@ -37,6 +40,7 @@ def test_each_process_has_a_gpu_of_its_own(asked, name):
     assert first == ("set_device", device)
     assert second[:2] == ("group", "nccl")
     assert second[2]["device_id"] == device
+    assert second[2]["timeout"] >= timedelta(hours=24)  # as long as a leading process may tokenise
     assert last == ("end",)
 
 
@@ -71,3 +75,39 @@ def test_shards_lie_where_the_run_computes(monkeypatch, device):
     parallel.wrap(net, [net.block])
     kind = torch.device(device).type
     assert seen == [(net.block, (kind, (2,))), (net, (kind, (2,)))]
+
+
+@pytest.fixture
+def wire(monkeypatch):
+    """What the leading process sends, one message after the other, for a second one that runs behind it."""
+    sent = []
+
+    def broadcast(tensor, source):
+        tensor.copy_(sent.pop(0)) if follows else sent.append(tensor.clone())
+
+    follows = []
+    monkeypatch.setattr(module.dist, "broadcast", broadcast)
+    return lambda: follows.append(True)
+
+
+def test_what_the_leading_process_says(wire):
+    words = ["/tmp/run", "", "ein Ordner, größer"]
+    assert [Parallel(rank=0, world=2).said(word) for word in words] == words
+    wire()
+    assert [Parallel(rank=1, world=2).said("other") for _ in words] == words
+
+
+@pytest.mark.parametrize("save", [Checkpoints.save, Checkpoints.save_best])
+def test_a_full_disk_ends_all_processes_in_one_line(wire, tmp_path, monkeypatch, save):
+    def full(path, *given, **more):
+        raise StorageError(f"{path}: cannot write: the disk is full")
+
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
+    said = []
+    for rank in (0, 1):
+        with pytest.raises(StorageError) as caught:
+            save(Checkpoints(tmp_path, Parallel(rank=rank, world=2)), Progress(), [])
+        said.append(str(caught.value))
+        wire()
+    assert said[0] == said[1]
+    assert said[0].endswith("the disk is full")

@@ -1,9 +1,10 @@
 """Pretrain a model on raw text: corpus, tokenizer, sequences, objective, loop, checkpoint that transformers loads."""
 
+import contextlib
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +66,14 @@ def pretrain(
         UserError: Something that the caller can mend; one line says what.
     """
     resolved = pretrain_settings(recipe, nested(settings or {}))
-    if out is not None:
-        return run_pretrain(recipe, corpus, Path(out), resolved, resume=resume, overwrite=overwrite, listener=listener)
-    temporary = Path(tempfile.mkdtemp(prefix="tunesmith-"))
-    try:
-        return run_pretrain(recipe, corpus, temporary / "run", resolved, listener=listener)
-    finally:
-        remove_quietly(temporary)
+    folder = None if out is None else Path(out)
+    return run_pretrain(recipe, corpus, folder, resolved, resume=resume, overwrite=overwrite, listener=listener)
 
 
 def run_pretrain(
     recipe: str,
     corpus: str | Path,
-    out: Path,
+    folder: Path | None,
     settings: PretrainSettings,
     *,
     resume: bool = False,
@@ -89,7 +85,7 @@ def run_pretrain(
     check_track(settings.train.track)
     machine = choose_machine(settings.train.device, settings.train.precision)
     record = {"verb": "pretrain", "recipe": recipe, "source": str(corpus), **settings.model_dump(mode="json")}
-    with processes(settings.train.engine, device=machine.device) as parallel:
+    with processes(settings.train.engine, device=machine.device) as parallel, _kept_in(folder, parallel) as out:
         _check_processes(settings, parallel)
         if not parallel.leads:  # the leading process makes the folder, the tokenizer and the shards ready
             said = parallel.agreed(_READY)
@@ -116,6 +112,21 @@ def run_pretrain(
                 parallel.agreed(_FAILED)
             raise
         return load(out)
+
+
+@contextlib.contextmanager
+def _kept_in(folder: Path | None, parallel: Parallel) -> Iterator[Path]:
+    """The folder of the run; where none is given, a temporary one that all processes share, and that goes."""
+    if folder is not None:
+        yield folder
+        return
+    temporary = Path(parallel.said(tempfile.mkdtemp(prefix="tunesmith-") if parallel.leads else ""))
+    try:
+        yield temporary / "run"
+        parallel.barrier()  # all have read the model
+    finally:
+        if parallel.leads:
+            remove_quietly(temporary)
 
 
 def _learn(
@@ -162,8 +173,8 @@ def _learn(
 
     def report(progress: Progress) -> None:
         hearing.step(progress, plan.spent(progress))
-        if parallel.leads and progress.curve and progress.curve[-1]["step"] == progress.step:
-            _write_curves(out, progress, plan, settings, machine)
+        if progress.curve and progress.curve[-1]["step"] == progress.step:
+            parallel.leader_does(lambda: _write_curves(out, progress, plan, settings, machine))
 
     with tracked(listener, settings.train.track if parallel.leads else None, out) as hearing:
         progress = train(
@@ -180,10 +191,10 @@ def _learn(
         trainee.load_state_dict(whole, strict=False)  # its buffers are fixed
     model.compute_dtype = None
     objective.finish(model)
-    if parallel.leads:
-        listener.stage("evaluating")
-        _finish(out, trainee, objective, validation.losses(trainee), progress, settings, machine, ready)
-    parallel.barrier()
+    listener.stage("evaluating")
+    parallel.leader_does(
+        lambda: _finish(out, trainee, objective, validation.losses(trainee), progress, settings, machine, ready)
+    )
 
 
 def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Literal, TypeVar
 
 import torch
@@ -17,12 +18,15 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from tunesmith.base.errors import SettingError
+from tunesmith.base.errors import SettingError, StorageError, UserError
 from tunesmith.base.shapes import Tensor
 
 Engine = Literal["ddp", "fsdp"]
 T = TypeVar("T")
 _CPU = torch.device("cpu")
+_PATIENCE = timedelta(hours=24)
+"""How long processes wait for each other. Torch's own 10 to 30 minutes would end a run whose leading process tokenises,
+validates or writes for hours; and they are needed less, as torchrun ends all processes when one of them has died."""
 
 
 class Parallel:
@@ -75,6 +79,35 @@ class Parallel:
         found = torch.tensor([value], dtype=torch.float64, device=self.device)
         dist.broadcast(found, 0)
         return float(found.item())
+
+    def said(self, text: str) -> str:
+        """The leading process's text."""
+        size = int(self.agreed(len(text.encode())))
+        if self.world == 1 or not size:
+            return text if self.leads else ""
+        found = torch.zeros(size, dtype=torch.uint8, device=self.device)
+        if self.leads:
+            found.copy_(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))
+        dist.broadcast(found, 0)
+        return bytes(found.tolist()).decode()
+
+    def leader_does(self, work: Callable[[], object]) -> None:
+        """Let the leading process do something, such as write a file, while the others wait.
+
+        Raises:
+            UserError: What it met; in all processes, as the others would end with a broken connection.
+        """
+        fault: UserError | None = None
+        if self.leads:
+            try:
+                work()
+            except UserError as error:
+                fault = error
+        line = self.said("" if fault is None else str(fault))
+        if fault is not None:
+            raise fault
+        if line:
+            raise StorageError(line)
 
     def wrap(
         self,
@@ -140,7 +173,7 @@ def processes(engine: Engine, *, device: torch.device) -> Iterator[Parallel]:
     on_gpu = device.type == "cuda"
     if on_gpu:  # before anything else: what names no device, as torch's own parts do, shall mean this process's
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE, device_id=device if on_gpu else None)
     try:
         yield Parallel(rank=dist.get_rank(), world=dist.get_world_size(), engine=engine, device=device)
     except BaseException as error:
