@@ -3,12 +3,16 @@
 import math
 import os
 import signal
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tunesmith.base.errors import UserError
+from tunesmith.base.random import torch_stream
 from tunesmith.text.batching import Examples, Order, cut_by_tokens, pack
 from tunesmith.text.tokenizer import Encoded
 from tunesmith.train import loop
@@ -252,7 +256,8 @@ def test_time_limit(tmp_path, monkeypatch, minutes, steps):
     assert (progress.step, progress.done) == (steps, True)
     assert progress.seconds == 10.0 * steps
     assert progress.curve[-1]["step"] == steps
-    assert rates == pytest.approx([max(i / 6 / minutes, (i + 1) / (STEPS + 1)) for i in range(steps)])
+    total = 6 * minutes
+    assert rates == pytest.approx([min(1, max((i + 1) / (total + 1), (i + 1) / (STEPS + 1))) for i in range(steps)])
 
 
 def test_time_counts_across_an_interruption(tmp_path, monkeypatch):
@@ -404,4 +409,47 @@ def test_a_budget_in_tokens_ends_with_the_step_that_spends_it(tmp_path, tokens):
     each = [int(work.lengths[work.order.step(step)].sum()) for step in range(progress.step)]
     assert progress.tokens == sum(each) >= tokens > sum(each[:-1])
     assert shares == sorted(shares)
+    assert shares[0] == pytest.approx(each[0] / (tokens + each[0]))  # and not 0, which would waste the step
     assert shares[-1] <= 1
+
+
+@pytest.mark.parametrize("budget", [{"steps": None, "tokens": 400}, {"steps": None, "minutes": 2.0}, {"steps": 9}])
+def test_no_step_of_the_warm_up_is_wasted(tmp_path, monkeypatch, budget):
+    """The step that comes is counted, whatever the budget is in."""
+    work, rates = LeastSquares(), []
+    monkeypatch.setattr(loop, "time", Clock(work))
+    run(work, tmp_path, warmup=0.5, report=lambda progress: rates.append(progress.last_rate), **budget)
+    assert rates[0] > 0
+    assert rates[0] < rates[1]
+
+
+def test_the_phases_of_a_step_have_noise_of_their_own():
+    """A step of one phase keeps the numbers that it has always had."""
+
+    def drawn(*names):
+        class Listens(LeastSquares):
+            def losses(self, batch, *, phase, noise):
+                heard.append((phase, torch.rand(2, generator=noise).tolist(), torch.rand(2).tolist()))
+                return super().losses(batch, phase=phase, noise=noise)
+
+        heard, work = [], Listens(limit=10_000)
+        optimiser = AdamWConfig().build(work.parameters, learning_rate=0.05, weight_decay=0.01)
+        updates = [Update(name, {"loss": 1.0}, work.parameters, optimiser) for name in names]
+        made = replace(stepper(work), updates=updates, seed=7)
+        train(
+            made,
+            plan(steps=1),
+            evaluate=lambda: Evaluation(0.0, None),
+            checkpoints=Checkpoints(tmp),
+            report=lambda p: None,
+        )
+        return heard
+
+    with tempfile.TemporaryDirectory() as name:
+        tmp = Path(name) / "one"
+        ((_, own, torchs),) = drawn("train")
+        tmp = Path(name) / "two"
+        first, second = drawn("generator", "discriminator")
+    assert own == torch.rand(2, generator=torch_stream("dropout", 7, 0, 0)).tolist()
+    assert own != first[1] != second[1] != own
+    assert torchs != first[2] != second[2]

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tunesmith.base.errors import SettingError, UserError
 from tunesmith.base.files import remove_quietly, write_atomic, write_json
 from tunesmith.models._checkpoint import save
@@ -202,7 +204,7 @@ def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:
     wanted = settings.train
     steps = wanted.max_steps
     if wanted.epochs is not None:
-        of_epochs = max(1, math.ceil(wanted.epochs * len(feed.samples(1, 0)) / wanted.batch_size))
+        of_epochs = max(1, math.ceil(round(wanted.epochs / _epochs_of_a_step(feed), 6)))
         steps = of_epochs if steps is None else min(steps, of_epochs)
     return Plan(
         steps=steps,
@@ -216,6 +218,12 @@ def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:
         keeps="last",
         exploded=EXPLODED,
     )
+
+
+def _epochs_of_a_step(feed: Feed) -> float:
+    """Share of the whole text that a step reads, as the mean over the run: sequences and batches may grow in it."""
+    moments = (np.arange(1000) + 0.5) / 1000
+    return float(np.mean([feed.batch_size(spent) / len(feed.samples(feed.stage(spent), 0)) for spent in moments]))
 
 
 def _write_curves(out: Path, progress: Progress, plan: Plan, settings: PretrainSettings, machine: Machine) -> None:

@@ -1,6 +1,7 @@
 """The training loop. It knows steps, budgets, evaluations and checkpoints; what is learnt, and how, is given to it."""
 
 import contextlib
+import functools
 import signal
 import threading
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.train.checkpoint import Checkpoints, Progress
+from tunesmith.train.parallel import Parallel
 from tunesmith.train.schedule import Moment, ScheduleConfig
 from tunesmith.train.step import Stepper, TrainingError
 
@@ -68,12 +70,19 @@ class Plan:
         ]
         return min(1.0, max(parts))
 
-    def share(self, progress: Progress) -> float:
-        """Share of the budget as schedules see it: the step that comes is counted, and the last one is not the end."""
+    def share(self, progress: Progress, *, tokens: float, seconds: float) -> float:
+        """Share of the budget as schedules see it: the step that comes is counted, and the last one is not the end.
+
+        Args:
+            progress: Where the run stands.
+            tokens: What the first step takes; later ones take as much as those before them, on average.
+            seconds: The same in time.
+        """
+        if progress.step:
+            tokens, seconds = progress.tokens / progress.step, progress.seconds / progress.step
         by_steps = 0.0 if self.steps is None else (progress.step + 1) / (self.steps + 1)
-        each = progress.tokens / max(1, progress.step)
-        by_tokens = 0.0 if self.tokens is None else (progress.tokens + each) / (self.tokens + each)
-        by_time = 0.0 if self.minutes is None else progress.seconds / (60 * self.minutes)
+        by_tokens = 0.0 if self.tokens is None else (progress.tokens + tokens) / (self.tokens + tokens)
+        by_time = 0.0 if self.minutes is None else (progress.seconds + seconds) / (60 * self.minutes + seconds)
         return min(1.0, max(by_steps, by_tokens, by_time))
 
     def due(self, progress: Progress) -> bool:
@@ -108,7 +117,7 @@ def train(
     with _stops_cleanly() as stop:
         while not progress.done:
             started = time.monotonic()
-            stepper.step(progress, rate=plan.schedule.factor(Moment(plan.share(progress), plan.warmup)))
+            stepper.step(progress, rate=functools.partial(_rate, plan, progress, stepper.parallel, started))
             progress.seconds += time.monotonic() - started
             progress.seconds = stepper.parallel.agreed(progress.seconds)
             strange = plan.exploded is not None and _watch(progress, plan.exploded, stepper)
@@ -131,6 +140,13 @@ def train(
     if progress.best_step and plan.keeps == "best":
         checkpoints.load_best(progress, stepper.updates)
     return progress
+
+
+def _rate(plan: Plan, progress: Progress, parallel: Parallel, started: float, tokens: int) -> float:
+    """Share of the peak learning rate in the step that began then, and reads so many tokens."""
+    # the first step alone has no step before it that says how long one takes: its gradients are most of the work
+    seconds = 0.0 if progress.step else parallel.agreed(time.monotonic() - started)
+    return plan.schedule.factor(Moment(plan.share(progress, tokens=tokens, seconds=seconds), plan.warmup))
 
 
 def _watch(progress: Progress, exploded: float, stepper: Stepper) -> bool:

@@ -1,7 +1,8 @@
 """One optimiser step: micro-batches, exact accumulation, clipping, one update for each phase."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
@@ -82,25 +83,31 @@ class Stepper(Generic[B]):
     learning_rate: float
     max_grad_norm: float | None
 
-    def step(self, progress: Progress, *, rate: float) -> None:
+    def step(self, progress: Progress, *, rate: Callable[[int], float]) -> None:
         """One step, and what it adds to the progress.
+
+        Args:
+            progress: Where the run stands.
+            rate: Gives the share of the peak learning rate, from the tokens of the step; asked once, when the first
+                gradients are there.
 
         Raises:
             TrainingError: A loss or gradient is not a number; no parameter is changed by the phase that found it.
         """
         batches = self.work.micro_batches(progress)
         counts = self._counts(batches)
-        total, terms = 0.0, {}
-        for update in self.updates:
-            for term, mean in self._update(update, batches, counts, progress, rate=rate).items():
-                total += update.terms[term] * mean
-                terms[term] = mean
         seen = {"examples": sum(b.num_samples for b in batches), "tokens": sum(b.num_tokens for b in batches)}
         seen = self.parallel.sums(seen)
+        rated = functools.cache(lambda: rate(round(seen["tokens"])))
+        total, terms = 0.0, {}
+        for update in self.updates:
+            for term, mean in self._update(update, batches, counts, progress, rate=rated).items():
+                total += update.terms[term] * mean
+                terms[term] = mean
         progress.examples += round(seen["examples"])
         progress.tokens += round(seen["tokens"])
         progress.step += 1
-        progress.last_rate = self.learning_rate * rate
+        progress.last_rate = self.learning_rate * rated()
         progress.add(total, terms)
 
     def _counts(self, batches: Sequence[B]) -> dict[str, float]:
@@ -111,7 +118,13 @@ class Stepper(Generic[B]):
         return self.parallel.sums(counts)
 
     def _update(
-        self, update: Update, batches: Sequence[B], counts: Mapping[str, float], progress: Progress, *, rate: float
+        self,
+        update: Update,
+        batches: Sequence[B],
+        counts: Mapping[str, float],
+        progress: Progress,
+        *,
+        rate: Callable[[], float],
     ) -> dict[str, float]:
         """Gradients of one phase over all micro-batches, and its update; the mean loss of each of its terms."""
         sums, broken = dict.fromkeys(update.terms, 0.0), None
@@ -123,6 +136,7 @@ class Stepper(Generic[B]):
             batch = batches[-1 if idle else number]
             key = (self.seed, progress.step, number, self.parallel.rank)
             key = key if self.parallel.world > 1 else key[:3]
+            key = (*key, update.name) if len(self.updates) > 1 else key  # the same noise would tie phases together
             noise = torch_stream("dropout", *key, device=self.device)
             with (
                 self.parallel.syncing(self.module, last=number == turns - 1),
@@ -145,7 +159,7 @@ class Stepper(Generic[B]):
         progress.last_norms[update.name] = float(full(norm))
         self.check(progress.last_norms[update.name], "norm of the gradient", step=progress.step + 1)
         for group in update.optimiser.param_groups:
-            group["lr"] = self.learning_rate * rate
+            group["lr"] = self.learning_rate * rate()
         update.optimiser.step()
         for other in self.updates:  # a phase may leave gradients in parameters that are not its own
             other.optimiser.zero_grad(set_to_none=True)
