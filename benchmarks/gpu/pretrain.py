@@ -152,7 +152,7 @@ def ours(given: argparse.Namespace, task: Task, device: torch.device, *, compile
 
         def step(number: int) -> int:
             before = progress.tokens
-            stepper.step(progress, rate=0.1)
+            stepper.step(progress, rate=lambda tokens: 0.1)
             return progress.tokens - before
 
         if given.trace:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -311,6 +312,7 @@ def test_loss_that_is_no_number(desk, tune):
     code, lines, _ = desk.run(*tune, "train.learning_rate=1e30", "train.max_steps=6")
     assert code == 2
     assert lines[-1].startswith("train: the loss became")
+    assert re.search(r" at step \d+ \(examples \d+, .* of the train split \(counted from 0\), the first '\w", lines[-1])
     assert not (desk.out / "metrics.json").exists()
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 
 import pytest
 from tiny_pretraining import CASES, recipe, write_corpus
@@ -300,6 +301,20 @@ def test_loss_that_is_no_number(pretrain_desk, call):
     code, lines, _ = pretrain_desk.run(*call("train.learning_rate=1e30"))
     assert code == 2
     assert lines[-1].startswith("train: the ")
+    places = r"\(sequences \d+, .* of epoch 0 of at most 24 tokens \(counted from 0\), the first '\w+ \w"
+    assert re.search(r" at step \d+ " + places, lines[-1]), lines[-1]
+    assert not (pretrain_desk.out / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+def test_a_last_step_that_breaks_the_model(pretrain_desk, call, resume):
+    """The loss before it is finite, so only the look behind it can tell."""
+    code, lines, _ = pretrain_desk.run(
+        *call("train.learning_rate=1e38", "train.max_steps=1", "train.warmup=0"), *resume
+    )
+    assert code == 2
+    assert lines[-1].startswith("train: the dev loss became ")
+    assert "at step 1" in lines[-1]
     assert not (pretrain_desk.out / "metrics.json").exists()
 
 

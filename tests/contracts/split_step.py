@@ -36,6 +36,9 @@ class Work:
     def micro_batches(self, progress):
         return self.batches
 
+    def describe(self, number=None):
+        return "the only batch"
+
     def targets(self, batch):
         return self.objective.targets(batch)
 
@@ -75,7 +78,7 @@ def gradients(name, way, *, dtype=torch.float64, parallel=None):
         seed=0,
         learning_rate=0.0,
         max_grad_norm=None,
-    ).step(Progress(), rate=1.0)
+    ).step(Progress(), rate=lambda tokens: 1.0)
     return {f"{update.name}/{key}": g for update in updates for key, g in update.optimiser.kept.items()}
 
 

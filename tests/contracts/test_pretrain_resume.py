@@ -16,6 +16,7 @@ from tunesmith.base.errors import SettingError, StorageError
 from tunesmith.recipes import pretrain as module
 from tunesmith.recipes.load import load
 from tunesmith.train.loop import Interrupted
+from tunesmith.train.step import Stepper, TrainingError
 
 FAST = ("mlm", "gdes", "length", "muon")
 SCRIPT = Path(__file__).with_name("tiny_pretraining.py")
@@ -120,6 +121,42 @@ def test_interrupted_before_the_first_checkpoint(desk, tmp_path, undisturbed):
     assert_same_runs(tmp_path / "run", undisturbed("mlm")[0])
 
 
+def test_a_run_that_stopped_has_its_curves(desk, tmp_path, undisturbed):
+    """Written at each look; metrics.json alone says that a run is whole."""
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        run(desk, "mlm", out, Listener(5, leave))
+    curve = json.loads((out / "curve.json").read_text())
+    assert [point["step"] for point in curve] == [2, 4]
+    page = (out / "report.html").read_text()
+    assert "unfinished: 67 % of the budget is spent" in page
+    assert not (out / "metrics.json").exists()
+    with pytest.raises(StorageError, match="already holds"):
+        run(desk, "mlm", out)
+    run(desk, "mlm", out, resume=True)
+    assert_same_runs(out, undisturbed("mlm")[0])
+    assert "unfinished" not in (out / "report.html").read_text()
+    run(desk, "mlm", out, overwrite=True, settings={"train.max_steps": 1})
+    assert [point["step"] for point in json.loads((out / "curve.json").read_text())] == [1]
+
+
+def test_a_run_that_diverged_has_its_curves(desk, tmp_path, monkeypatch):
+    """Nothing of a run is kept that has no checkpoint; this one has that of its first look."""
+    out = tmp_path / "run"
+
+    def spoil(stepper, progress, **more):
+        if progress.step == 3:
+            stepper.check(float("nan"), "loss", step=4)
+        return step(stepper, progress, **more)
+
+    step = Stepper.step
+    monkeypatch.setattr(Stepper, "step", spoil)
+    with pytest.raises(TrainingError):
+        run(desk, "mlm", out)
+    assert [point["step"] for point in json.loads((out / "curve.json").read_text())] == [2]
+    assert (out / "report.html").exists()
+
+
 def test_other_settings_are_refused(desk, undisturbed):
     out, _ = undisturbed("mlm")
     changed = {"train.seed": 4, "data.grouping": "length", "objective.rate": 0.3}
@@ -219,6 +256,14 @@ def test_one_two_one_processes(case, desk, tmp_path, undisturbed):
         seen += places_of(tmp_path, world)
     assert seen == sorted(map(tuple, undisturbed(case)[1]))
     assert load(tmp_path / "run") is not None
+
+
+@pytest.mark.slow
+def test_two_processes_without_a_folder(desk, tmp_path, monkeypatch):
+    """They share a temporary one, which goes in the end."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    launch(2, recipe=str(desk / "mlm.toml"), corpus=str(desk / "corpus.txt"), out=None)
+    assert not list(tmp_path.glob("tunesmith-*"))
 
 
 SEVERAL = {  # without dropout, whose streams are keyed by process

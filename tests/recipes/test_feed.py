@@ -10,6 +10,7 @@ from tunesmith.base.errors import DataError
 from tunesmith.base.random import numpy_stream
 from tunesmith.objectives.span_corruption import SpanCorruptionConfig
 from tunesmith.recipes.feed import Feed, cut
+from tunesmith.recipes.pretrain import make_plan
 from tunesmith.recipes.pretrain_settings import PretrainSettings
 from tunesmith.text.tokens import Tokens
 from tunesmith.train.checkpoint import Progress
@@ -115,6 +116,48 @@ def test_a_long_text_gives_the_lengths_of_t5(input, max_tokens, raw, target):
     if input != "blocks":
         assert batch.source.layout.lengths == (max_tokens,) * 3
         assert batch.target.layout.lengths == (target,) * 3
+
+
+class Evicting(Feed):
+    """Another thread makes two other epochs after each look at what is there."""
+
+    @property
+    def _samples(self):
+        found, self.kept = self.kept, {}
+        return found
+
+    @_samples.setter
+    def _samples(self, found):
+        self.kept = found
+
+
+def test_epochs_that_another_thread_needs_are_in_nobodys_way():
+    plain = make_feed(count=2)
+    feed = Evicting(plain.tokens, plain.frame, plain.settings)
+    for epoch in (0, 0, 1, 2):
+        assert len(feed.samples(1, epoch)) == 2
+    feed.kept = {(1, 0): plain.samples(1, 0)}
+    assert feed.samples(1, 0) is plain.samples(1, 0)
+
+
+@pytest.mark.parametrize("epochs", [1, 2.5])
+def test_an_epoch_is_the_whole_text_once(epochs):
+    """Half of the steps read sequences of a third of the length: not half of the text is read in them."""
+    changes = {"train__max_steps": None, "train__epochs": epochs, "train__batch_start": 2, "train__batch_warmup": 0.25}
+    feed = make_feed(lengths=[40] * 90, data__short_tokens=12, data__short_share=0.5, **changes)
+    assert len(feed.samples(0, 0)) >= 2 * len(feed.samples(1, 0))
+    plan, progress, read = make_plan(feed.settings, feed), Progress(), 0.0
+    while plan.spent(progress) < 1:
+        places = feed.step(progress, plan.spent(progress))
+        read += sum(1 / len(feed.samples(place.stage, 0)) for place in places)
+        progress.step += 1
+    assert read == pytest.approx(epochs, abs=4 / 180)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 6), (2, 12), (0.1, 1), (3, 18)])
+def test_epochs_of_one_length(epochs, steps):
+    feed = make_feed(count=24, train__max_steps=None, train__epochs=epochs)
+    assert make_plan(feed.settings, feed).steps == steps
 
 
 def test_no_sequence_is_one_line():

@@ -14,6 +14,7 @@ from tunesmith.nn.head.classify import ClassifyConfig
 from tunesmith.nn.head.lm import LMConfig
 from tunesmith.nn.head.pretrain import PretrainConfig
 from tunesmith.nn.head.rtd import RTDConfig
+from tunesmith.nn.two_streams import two_streams
 from tunesmith.train.cost import Reading, bill, count_flops, count_parameters, part_of, skeleton
 
 NUM_DOCUMENTS, LENGTH, PREDICTED = 4, 32, 8  # bins of attention without padding
@@ -155,6 +156,22 @@ def test_operations_of_relative_positions(name):
     with torch.no_grad():
         assert counted(lambda: loss_of(model, predicted=LENGTH)) == NUM_DOCUMENTS * flops.forward + extra
     assert name in SMALL
+
+
+def test_operations_of_two_streams():
+    """Content through all blocks but the last, queries of the predicted tokens through all."""
+    model = toy("encoder", "none", query_stream="learned", num_layers=3).requires_grad_(False)
+    layout = layout_of()
+    targets = torch.cat([torch.arange(PREDICTED) * 3 + start for start in layout.starts.tolist()])
+    hidden = torch.zeros(NUM_DOCUMENTS, LENGTH, LENGTH, dtype=torch.bool)
+
+    def run():
+        ids = torch.arange(NUM_DOCUMENTS * LENGTH) % 13
+        found = two_streams(model.trunk, ids, layout, hidden=hidden, targets=targets)
+        return model.head.loss(found, torch.zeros(len(found), dtype=torch.long))
+
+    flops = count_flops(model.config, Reading(LENGTH, predicted=PREDICTED / LENGTH, streams=2))
+    assert counted(run) == NUM_DOCUMENTS * flops.forward
 
 
 def test_heads_that_read_one_vector():

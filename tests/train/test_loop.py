@@ -3,12 +3,16 @@
 import math
 import os
 import signal
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tunesmith.base.errors import UserError
+from tunesmith.base.random import torch_stream
 from tunesmith.text.batching import Examples, Order, cut_by_tokens, pack
 from tunesmith.text.tokenizer import Encoded
 from tunesmith.train import loop
@@ -48,6 +52,9 @@ class LeastSquares:
     def micro_batches(self, progress):
         self.seen.append(progress.step)
         return self.cut(progress.step)
+
+    def describe(self, number=None):
+        return f"batch {self.seen[-1]}" + ("" if number is None else f", part {number}")
 
     def cut(self, step):
         cuts = cut_by_tokens(self.order.step(step), self.lengths, max_tokens=self.limit)
@@ -174,7 +181,7 @@ def test_a_loss_that_is_no_number_is_one_line_and_changes_no_parameter(tmp_path,
         run(work, tmp_path, report=history(work, after))
     assert isinstance(caught.value, UserError)
     said = str(caught.value)
-    assert said.startswith(f"train: the loss became {bad} at step 5: lower train.learning_rate (now 0.05)")
+    assert said.startswith(f"train: the loss became {bad} at step 5 (batch 4, part 0): lower train.learning_rate (now")
     assert "\n" not in said
     assert len(after) == 4
     assert_same_bits(work.parameters, after[3])
@@ -249,7 +256,8 @@ def test_time_limit(tmp_path, monkeypatch, minutes, steps):
     assert (progress.step, progress.done) == (steps, True)
     assert progress.seconds == 10.0 * steps
     assert progress.curve[-1]["step"] == steps
-    assert rates == pytest.approx([max(i / 6 / minutes, (i + 1) / (STEPS + 1)) for i in range(steps)])
+    total = 6 * minutes
+    assert rates == pytest.approx([min(1, max((i + 1) / (total + 1), (i + 1) / (STEPS + 1))) for i in range(steps)])
 
 
 def test_time_counts_across_an_interruption(tmp_path, monkeypatch):
@@ -287,17 +295,95 @@ def test_micro_batches_are_exactly_one_large_batch(tmp_path, limit):
     )
 
 
-def test_an_exploding_loss_stops_with_a_checkpoint_from_before(tmp_path):
-    class Explodes(LeastSquares):
-        def loss(self, batch, noise=None):
-            return super().loss(batch, noise) * (1 if self.seen[-1] < 20 else 100)
+class Explodes(LeastSquares):
+    """A loss that is a hundred times as high from a step on."""
 
-    work = Explodes()
-    with pytest.raises(TrainingError, match="the loss exploded: .* at step 30"):
-        run(work, tmp_path, steps=60, evaluations=1, checkpoint_seconds=0.0, exploded=2.0)
-    kept = Checkpoints(tmp_path).load(stepper(LeastSquares()).updates)
-    assert kept is not None
-    assert kept.step == 20
+    def __init__(self, *, at, **more):
+        super().__init__(**more)
+        self.at = at
+
+    def loss(self, batch, noise=None):
+        return super().loss(batch, noise) * (1 if self.seen[-1] < self.at else 100)
+
+
+def last_good(folder):
+    """Step of the checkpoint that is left."""
+    kept = Checkpoints(folder).load(stepper(LeastSquares()).updates)
+    return None if kept is None else kept.step
+
+
+def test_the_micro_batch_that_is_no_number_is_named(tmp_path):
+    class Diverges(LeastSquares):
+        parts = 0
+
+        def loss(self, batch, noise=None):
+            self.parts += 1
+            return super().loss(batch, noise) * (math.nan if self.parts == 2 else 1)
+
+    work = Diverges(limit=15)
+    assert len(work.cut(0)) > 2
+    with pytest.raises(TrainingError, match=r"^train: the loss became nan at step 1 \(batch 0, part 1\): lower"):
+        run(work, tmp_path)
+
+
+def test_an_exploding_loss_stops_with_a_checkpoint_from_before(tmp_path):
+    with pytest.raises(TrainingError, match=r"the loss exploded: .* at step 30 \(batch 29\)"):
+        run(Explodes(at=20), tmp_path, steps=60, evaluations=1, checkpoint_seconds=0.0, exploded=2.0)
+    assert last_good(tmp_path) == 20
+
+
+def test_looks_keep_no_exploded_state(tmp_path):
+    """There are more looks than the steps in a row that an explosion takes to be told."""
+    with pytest.raises(TrainingError, match="the loss exploded"):
+        run(Explodes(at=20), tmp_path, steps=60, evaluations=60, exploded=2.0)
+    assert last_good(tmp_path) == 20
+
+
+def test_ctrl_c_keeps_no_exploded_state(tmp_path):
+    def interrupt(progress):
+        if progress.step == 23:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run(Explodes(at=20), tmp_path, steps=60, evaluations=1, checkpoint_seconds=0.0, exploded=2.0, report=interrupt)
+    assert last_good(tmp_path) == 20
+
+
+def test_a_loss_that_explodes_in_its_second_step_is_told(tmp_path):
+    with pytest.raises(TrainingError, match="the loss exploded: .* at step 11"):
+        run(Explodes(at=1), tmp_path, steps=60, evaluations=1, exploded=2.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("at", [2, 4])
+def test_a_dev_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path, bad, at):
+    looks = iter(range(1, 5))
+
+    def evaluate():
+        loss = bad if next(looks) == at else 1.0
+        return Evaluation(-loss, loss)
+
+    with pytest.raises(
+        TrainingError, match=f"^train: the dev loss became {bad} at step {3 * at} .batch {3 * at - 1}.: lower"
+    ) as caught:
+        run(LeastSquares(), tmp_path, evaluate=evaluate, keeps="last")
+    assert "\n" not in str(caught.value)
+    assert last_good(tmp_path) == 3 * (at - 1)
+
+
+@pytest.mark.parametrize("evaluations", [1, STEPS])
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path, evaluations):
+    work = LeastSquares()
+
+    def spoil(progress):
+        if progress.step == 5:
+            work.bias.data.fill_(math.nan)
+
+    with pytest.raises(
+        TrainingError, match=r"^train: weights are no numbers any more behind step 5 \(batch 4\): lower"
+    ):
+        run(work, tmp_path, evaluations=evaluations, checkpoint_seconds=0.0, report=spoil)
+    assert last_good(tmp_path) == 4
 
 
 def test_a_loss_may_rise_where_nothing_else_is_said(tmp_path):
@@ -323,4 +409,47 @@ def test_a_budget_in_tokens_ends_with_the_step_that_spends_it(tmp_path, tokens):
     each = [int(work.lengths[work.order.step(step)].sum()) for step in range(progress.step)]
     assert progress.tokens == sum(each) >= tokens > sum(each[:-1])
     assert shares == sorted(shares)
+    assert shares[0] == pytest.approx(each[0] / (tokens + each[0]))  # and not 0, which would waste the step
     assert shares[-1] <= 1
+
+
+@pytest.mark.parametrize("budget", [{"steps": None, "tokens": 400}, {"steps": None, "minutes": 2.0}, {"steps": 9}])
+def test_no_step_of_the_warm_up_is_wasted(tmp_path, monkeypatch, budget):
+    """The step that comes is counted, whatever the budget is in."""
+    work, rates = LeastSquares(), []
+    monkeypatch.setattr(loop, "time", Clock(work))
+    run(work, tmp_path, warmup=0.5, report=lambda progress: rates.append(progress.last_rate), **budget)
+    assert rates[0] > 0
+    assert rates[0] < rates[1]
+
+
+def test_the_phases_of_a_step_have_noise_of_their_own():
+    """A step of one phase keeps the numbers that it has always had."""
+
+    def drawn(*names):
+        class Listens(LeastSquares):
+            def losses(self, batch, *, phase, noise):
+                heard.append((phase, torch.rand(2, generator=noise).tolist(), torch.rand(2).tolist()))
+                return super().losses(batch, phase=phase, noise=noise)
+
+        heard, work = [], Listens(limit=10_000)
+        optimiser = AdamWConfig().build(work.parameters, learning_rate=0.05, weight_decay=0.01)
+        updates = [Update(name, {"loss": 1.0}, work.parameters, optimiser) for name in names]
+        made = replace(stepper(work), updates=updates, seed=7)
+        train(
+            made,
+            plan(steps=1),
+            evaluate=lambda: Evaluation(0.0, None),
+            checkpoints=Checkpoints(tmp),
+            report=lambda p: None,
+        )
+        return heard
+
+    with tempfile.TemporaryDirectory() as name:
+        tmp = Path(name) / "one"
+        ((_, own, torchs),) = drawn("train")
+        tmp = Path(name) / "two"
+        first, second = drawn("generator", "discriminator")
+    assert own == torch.rand(2, generator=torch_stream("dropout", 7, 0, 0)).tolist()
+    assert own != first[1] != second[1] != own
+    assert torchs != first[2] != second[2]

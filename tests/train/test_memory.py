@@ -8,6 +8,7 @@ from tunesmith.base import choices
 from tunesmith.base.layout import make_layout
 from tunesmith.base.random import torch_stream
 from tunesmith.nn.head.lm import LMConfig
+from tunesmith.nn.two_streams import two_streams
 from tunesmith.train.cost import Reading
 from tunesmith.train.memory import estimate_activations, plan_memory
 
@@ -43,6 +44,7 @@ def test_a_real_step(name, kind):
     states = optimiser.state_dict()["state"].values()
     assert plan.optimiser == size(tensor for table in states for tensor in table.values())
     assert plan.gathered == 0
+    assert plan.buckets == 0
     assert plan.total == sum((plan.weights, plan.gradients, plan.optimiser, plan.activations))
 
 
@@ -59,6 +61,8 @@ def test_shards():
     assert plans["fsdp"].optimiser == 4 * sum(2 * share + 1 for share in shares)
     assert plans["ddp"].weights == 4 * sum(parameter.numel() for parameter in model.parameters())
     assert plans["fsdp"].gathered > 0
+    assert plans["fsdp"].buckets == 0
+    assert plans["ddp"].buckets == plans["ddp"].gradients
     assert plans["fsdp"].activations == plans["ddp"].activations
 
 
@@ -111,3 +115,21 @@ def test_activations(kind, feedforward, position, dropout, dtype):
     reading = Reading(64, target_length=64, predicted=8 / 64)
     estimate = estimate_activations(model, reading, num_sequences=8, dtype=dtype)
     assert estimate == pytest.approx(real, rel=0.2)
+
+
+def test_activations_of_two_streams():
+    """The queries of the predicted tokens go through all blocks beside the content."""
+    head = LMConfig(activation=None)
+    model = toy("encoder", "learned", head=head, query_stream="learned", **SIZES).float().train()
+    layout = make_layout([64] * 8, noise=torch_stream("test"))
+    targets = torch.cat([torch.arange(0, 64, 6) + start for start in layout.starts.tolist()])
+    hidden = torch.zeros(8, 64, 64, dtype=torch.bool)
+
+    def run():
+        ids = torch.arange(8 * 64) % 13
+        found = two_streams(model.trunk, ids, layout, hidden=hidden, targets=targets)
+        return model.head.loss(found, torch.zeros(len(found), dtype=torch.long))
+
+    reading = Reading(64, predicted=11 / 64, streams=2)
+    estimate = estimate_activations(model, reading, num_sequences=8, dtype=torch.float32)
+    assert estimate == pytest.approx(kept_for_backward(model, run), rel=0.2)

@@ -35,21 +35,22 @@ def plan(
         parts = ", ".join(f"{name} {value / 1e6:.2f}" for name, value in parts_of(network.parameters).items())
         print(f"{network.name}: {network.parameters.total / 1e6:.2f} M parameters ({parts})")
         memory = network.memory
+        gradients = memory.gradients + memory.buckets
         print(
             f"  memory of one device: {memory.total / 2**30:.2f} GiB (weights {memory.weights / 2**30:.2f}, gradients "
-            f"{memory.gradients / 2**30:.2f}, optimiser {memory.optimiser / 2**30:.2f}, activations about "
+            f"{gradients / 2**30:.2f}, optimiser {memory.optimiser / 2**30:.2f}, activations about "
             f"{memory.activations / 2**30:.2f})"
         )
     print(f"training: {found.flops_per_token / 1e6:.1f} MFLOP a token")
-    if found.bill is None or found.sequences is None:
+    if found.bill is None or found.tokens is None:
         minutes = resolved.train.minutes
         ends = "its epochs depend on the corpus" if minutes is None else f"it ends after {minutes:g} minutes"
         print(f"time: {ends}: give train.max_steps or train.tokens for an estimate")
         return
-    tokens = found.sequences * found.tokens_per_sequence
     cost = f", cost {found.bill.price:,.2f}" if price else ""
+    total = found.tokens * found.flops_per_token
     print(
-        f"run: {tokens / 1e9:.3g} G tokens, {tokens * found.flops_per_token:.3g} FLOP: {found.bill.seconds / 3600:.3g} "
+        f"run: {found.tokens / 1e9:.3g} G tokens, {total:.3g} FLOP: {found.bill.seconds / 3600:.3g} "
         f"hours on {gpus} device{'s' * (gpus > 1)} at {flops:.3g} FLOP/s each ({found.bill.device_hours:.3g} device "
         f"hours{cost})"
     )

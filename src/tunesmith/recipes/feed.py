@@ -55,10 +55,14 @@ class Feed:
             return train.batch_size
         return round(train.batch_start + (train.batch_size - train.batch_start) * spent / train.batch_warmup)
 
+    def stage(self, spent: float) -> int:
+        """Stage of the step that begins when this share of the budget is spent."""
+        data = self.settings.data
+        return 0 if data.short_tokens is not None and spent < data.short_share else 1
+
     def step(self, progress: Progress, spent: float) -> list[Place]:
         """The sequences of the step that comes; the cursor moves on behind them."""
-        data = self.settings.data
-        stage = 0 if data.short_tokens is not None and spent < data.short_share else 1
+        stage = self.stage(spent)
         cursor = progress.cursor
         if cursor.get("stage") != stage:
             cursor.update(stage=stage, epoch=0, offset=0)
@@ -86,7 +90,8 @@ class Feed:
             SettingError: So few tokens leave no room beside the special ones.
         """
         key = (stage, self._frozen(epoch))
-        if key not in self._samples:
+        made = self._samples.get(key)  # looked up once: the thread that works ahead may put others in its place
+        if made is None:
             seed = self.settings.train.seed
             try:
                 made = cut(
@@ -101,7 +106,7 @@ class Feed:
                 raise SettingError(str(error).replace("data.max_tokens", self._name_of(stage))) from None
             last = dict(list(self._samples.items())[-1:])  # a step may end one epoch and begin the next
             self._samples = last | {key: made}
-        return self._samples[key]
+        return made
 
     def max_tokens(self, stage: int) -> int:
         """Longest sequence of a stage."""

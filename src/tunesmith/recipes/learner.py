@@ -1,6 +1,6 @@
 """What pretraining trains: a fresh model with its objective, the micro-batches that it reads, its optimisers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from tunesmith.recipes.corpus import Ready
 from tunesmith.recipes.feed import Feed, Place
 from tunesmith.recipes.listener import Listener
 from tunesmith.recipes.pretrain_settings import PretrainSettings
+from tunesmith.recipes.whereabouts import sequences_words
 from tunesmith.text.batching import cut_by_tokens
 from tunesmith.train.checkpoint import Progress
 from tunesmith.train.loop import Plan
@@ -72,6 +73,7 @@ class Pretraining:
         parallel: The processes.
         machine: Where.
         max_tokens: Tokens of a micro-batch, at most.
+        decode: Gives the text of token ids, for messages; None: sequences are only numbered.
         ahead: Whether the next step's micro-batches are made while one is computed: a CPU has no time to spare for it.
     """
 
@@ -84,16 +86,19 @@ class Pretraining:
         parallel: Parallel,
         machine: Machine,
         max_tokens: int,
+        decode: Callable[[Sequence[int]], str] | None = None,
         ahead: bool | None = None,
     ):
         self.trainee, self.objective, self.feed, self.plan = trainee, objective, feed, plan
         self.parallel, self.machine, self.max_tokens = parallel, machine, max_tokens
+        self.decode = decode
+        self.last: list[list[Place]] = []
         wanted = machine.device.type == "cuda" if ahead is None else ahead
         self.ahead = Ahead(self._make) if wanted else None
 
     def micro_batches(self, progress: Progress) -> list[Batch]:
         """This process's part of the step that comes."""
-        parts = self._parts(progress)
+        parts = self.last = self._parts(progress)
         if self.ahead is None:
             return [self._prepared(part, self.machine.device) for part in parts]
         batches = [moved(batch, self.machine.device) for batch in self.ahead.take(parts)]
@@ -101,6 +106,11 @@ class Pretraining:
         soon = Progress(step=progress.step + 1, tokens=tokens, seconds=progress.seconds, cursor=dict(progress.cursor))
         self.ahead.begin(self._parts(soon))
         return batches
+
+    def describe(self, number: int | None = None) -> str:
+        """Which sequences this process's part of the last step holds, or one of its micro-batches."""
+        parts = self.last if number is None else [self.last[number]]
+        return sequences_words([place for part in parts for place in part], self.feed, self.decode)
 
     def targets(self, batch: Batch) -> dict[str, int]:
         """Targets of each term."""

@@ -15,7 +15,7 @@ from tunesmith.base.random import numpy_stream
 from tunesmith.models._fresh import fresh_model
 from tunesmith.models.model import Model, ModelConfig
 from tunesmith.objectives import Batch, Objective
-from tunesmith.recipes.pretrain_settings import PretrainSettings
+from tunesmith.recipes.pretrain_settings import PretrainSettings, PretrainTraining
 from tunesmith.text.sample import Drawn, Frame, Vocabulary
 from tunesmith.train.cost import Bill, Parameters, Reading, bill, count_flops, count_parameters
 from tunesmith.train.memory import Memory, plan_memory
@@ -31,14 +31,29 @@ class Network:
     Attributes:
         name: ``model``, or that of a further network.
         parameters: Numbers that train, by part.
-        flops: Operations of training on one sequence.
-        memory: Bytes on one device.
+        memory: Bytes on one device, in the stage that takes the most.
     """
 
     name: str
     parameters: Parameters
-    flops: float
     memory: Memory
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run whose sequences have one length; several with sequence-length warm-up.
+
+    Attributes:
+        share: Share of the budget.
+        tokens: Real tokens that are read of a full sequence.
+        flops: Operations of training on one sequence, all networks together.
+        sequences: In the whole run; None where only minutes end it.
+    """
+
+    share: float
+    tokens: int
+    flops: float
+    sequences: float | None
 
 
 @dataclass(frozen=True)
@@ -47,20 +62,29 @@ class Estimate:
 
     Attributes:
         networks: The model, and what trains beside it.
-        tokens_per_sequence: Real tokens that are read of a full sequence.
-        sequences: In the whole run; None where only minutes end it.
+        stages: Its stages, in order.
         bill: Time and money of the whole run; None where only minutes end it.
     """
 
     networks: tuple[Network, ...]
-    tokens_per_sequence: int
-    sequences: float | None
+    stages: tuple[Stage, ...]
     bill: Bill | None
 
     @property
+    def sequences(self) -> float | None:
+        """In the whole run; None where only minutes end it."""
+        return None if self.bill is None else sum(_count(stage) for stage in self.stages)
+
+    @property
+    def tokens(self) -> float | None:
+        """Real tokens of the whole run; None where only minutes end it."""
+        return None if self.bill is None else sum(_count(stage) * stage.tokens for stage in self.stages)
+
+    @property
     def flops_per_token(self) -> float:
-        """Operations of training, for each real token."""
-        return sum(network.flops for network in self.networks) / self.tokens_per_sequence
+        """Operations of training, for each real token: the mean over the run."""
+        tokens = sum(_count(stage) * stage.tokens for stage in self.stages)
+        return sum(_count(stage) * stage.flops for stage in self.stages) / tokens
 
     @property
     def memory_bytes(self) -> int:
@@ -80,7 +104,7 @@ class Estimate:
             "flops_per_token": self.flops_per_token,
             "memory_bytes": self.memory_bytes,
             "sequences": self.sequences,
-            "tokens": None if self.sequences is None else self.sequences * self.tokens_per_sequence,
+            "tokens": self.tokens,
             **({} if self.bill is None else asdict(self.bill)),
         }
 
@@ -106,49 +130,66 @@ def estimate(
         model = model if head is None else model.with_head(head)
         longest = settings.data.max_tokens
         objective = settings.objective.build(model, vocabulary, max_tokens=longest, seed=0)
-    batch = _one_sequence(settings, objective, vocabulary)
-    model_reading, other_reading = _readings(model, objective, batch)
-    configs = {"model": (model.config, model_reading)}
-    for name, network in objective.networks.items():
-        if isinstance(network, Model):
-            configs[name] = (network.config, other_reading)
-    networks = tuple(
-        _network(name, config, reading, settings, num_devices) for name, (config, reading) in configs.items()
-    )
-    sequences = _sequences(settings, batch.num_tokens)
-    total = sum(network.flops for network in networks)
+    read: dict[str, list[tuple[ModelConfig, Reading]]] = {}
+    stages = []
+    for share, length in _lengths(settings):
+        batch = _one_sequence(settings, objective, vocabulary, length)
+        model_reading, other_reading = _readings(model, objective, batch)
+        found = {"model": (model.config, model_reading)}
+        for name, network in objective.networks.items():
+            if isinstance(network, Model):
+                found[name] = (network.config, other_reading)
+        for name, pair in found.items():
+            read.setdefault(name, []).append(pair)
+        flops = sum(count_flops(config, reading).training for config, reading in found.values())
+        begin = sum(stage.share for stage in stages)
+        sequences = _sequences(settings, begin, begin + share, batch.num_tokens)
+        stages.append(Stage(share, batch.num_tokens, flops, sequences))
+    total = None if stages[0].sequences is None else sum(_count(stage) * stage.flops for stage in stages)
     return Estimate(
-        networks=networks,
-        tokens_per_sequence=batch.num_tokens,
-        sequences=sequences,
+        networks=tuple(_network(name, pairs, settings, num_devices) for name, pairs in read.items()),
+        stages=tuple(stages),
         bill=None
-        if sequences is None
-        else bill(
-            total * sequences,
-            flops_per_second=flops_per_second,
-            num_devices=num_devices,
-            price_per_hour=price_per_hour,
-        ),
+        if total is None
+        else bill(total, flops_per_second=flops_per_second, num_devices=num_devices, price_per_hour=price_per_hour),
     )
 
 
-def _network(name: str, config: ModelConfig, reading: Reading, settings: PretrainSettings, num_devices: int) -> Network:
+def _count(stage: Stage) -> float:
+    """Sequences of a stage; where only minutes end the run, a number in proportion: its share is of the time."""
+    return stage.share / stage.flops if stage.sequences is None else stage.sequences
+
+
+def _lengths(settings: PretrainSettings) -> list[tuple[float, int]]:
+    """Share of the budget, and tokens of a sequence, of each stage."""
+    data = settings.data
+    if data.short_tokens is None or not data.short_share:
+        return [(1.0, data.max_tokens)]
+    return [(data.short_share, data.short_tokens), (1 - data.short_share, data.max_tokens)]
+
+
+def _network(
+    name: str, pairs: list[tuple[ModelConfig, Reading]], settings: PretrainSettings, num_devices: int
+) -> Network:
     train = settings.train
-    memory = plan_memory(
-        config,
-        train.optimiser,
-        reading,
-        num_sequences=max(1, train.micro_batch_tokens // max(1, reading.length)),
-        num_devices=num_devices,
-        sharding=train.engine,
-    )
-    return Network(name, count_parameters(config), count_flops(config, reading).training, memory)
+    memories = [
+        plan_memory(
+            config,
+            train.optimiser,
+            reading,
+            num_sequences=max(1, train.micro_batch_tokens // max(1, reading.length)),
+            num_devices=num_devices,
+            sharding=train.engine,
+        )
+        for config, reading in pairs
+    ]
+    return Network(name, count_parameters(pairs[0][0]), max(memories, key=lambda memory: memory.total))
 
 
-def _one_sequence(settings: PretrainSettings, objective: Objective, vocabulary: Vocabulary) -> Batch:
+def _one_sequence(settings: PretrainSettings, objective: Objective, vocabulary: Vocabulary, tokens: int) -> Batch:
     """A full sequence of two texts, as the objective makes it."""
     frame = vocabulary.frame
-    room = settings.objective.raw_tokens(settings.data.max_tokens) - frame.pair_size
+    room = settings.objective.raw_tokens(tokens) - frame.pair_size
     draw = np.random.default_rng(0)
     texts = [draw.integers(_SPECIAL, vocabulary.size, n) for n in (room - room // 2, room // 2)]
     sample = frame.pair([texts[0]], [texts[1]], label=0)
@@ -162,19 +203,27 @@ def _readings(model: Model, objective: Objective, batch: Batch) -> tuple[Reading
     predicted = sum(objective.targets(batch).values()) if batch.rows is None else len(batch.rows)
     share = min(1.0, predicted / (target or source))
     finds = model.config.head is not None and model.config.head.choice_name() == "rtd"  # it reads every token
+    if batch.hidden is not None and model.trunk.embeddings.query is not None:
+        return Reading(source, target, share, streams=2), Reading(source, target, share)
     return Reading(source, target, 1.0 if finds else share), Reading(source, target, share)
 
 
-def _sequences(settings: PretrainSettings, tokens: int) -> float | None:
+def _sequences(settings: PretrainSettings, begin: float, end: float, tokens: int) -> float | None:
+    """Sequences between two shares of the budget; None where only minutes end the run."""
     train = settings.train
     limits = []
     if train.max_steps is not None:
-        first = train.batch_start or train.batch_size
-        grown = train.batch_size - (train.batch_size - first) / 2 * train.batch_warmup
-        limits.append(train.max_steps * grown)
+        limits.append(train.max_steps * (_grown(train, end) - _grown(train, begin)))
     if train.tokens is not None:
-        limits.append(train.tokens / tokens)
+        limits.append(train.tokens * (end - begin) / tokens)
     return min(limits) if limits else None
+
+
+def _grown(train: PretrainTraining, share: float) -> float:
+    """The integral of the batch size over this share of the budget: it grows evenly from its start."""
+    less = train.batch_size - (train.batch_start or train.batch_size)
+    growing = min(share, train.batch_warmup)
+    return train.batch_size * share - (less * (growing - growing**2 / 2 / train.batch_warmup) if growing else 0)
 
 
 def _invented(settings: PretrainSettings) -> Vocabulary:

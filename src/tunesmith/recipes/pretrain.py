@@ -1,11 +1,14 @@
 """Pretrain a model on raw text: corpus, tokenizer, sequences, objective, loop, checkpoint that transformers loads."""
 
+import contextlib
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tunesmith.base.errors import SettingError, UserError
 from tunesmith.base.files import remove_quietly, write_atomic, write_json
@@ -65,19 +68,14 @@ def pretrain(
         UserError: Something that the caller can mend; one line says what.
     """
     resolved = pretrain_settings(recipe, nested(settings or {}))
-    if out is not None:
-        return run_pretrain(recipe, corpus, Path(out), resolved, resume=resume, overwrite=overwrite, listener=listener)
-    temporary = Path(tempfile.mkdtemp(prefix="tunesmith-"))
-    try:
-        return run_pretrain(recipe, corpus, temporary / "run", resolved, listener=listener)
-    finally:
-        remove_quietly(temporary)
+    folder = None if out is None else Path(out)
+    return run_pretrain(recipe, corpus, folder, resolved, resume=resume, overwrite=overwrite, listener=listener)
 
 
 def run_pretrain(
     recipe: str,
     corpus: str | Path,
-    out: Path,
+    folder: Path | None,
     settings: PretrainSettings,
     *,
     resume: bool = False,
@@ -89,10 +87,10 @@ def run_pretrain(
     check_track(settings.train.track)
     machine = choose_machine(settings.train.device, settings.train.precision)
     record = {"verb": "pretrain", "recipe": recipe, "source": str(corpus), **settings.model_dump(mode="json")}
-    with processes(settings.train.engine, device=machine.device) as parallel:
+    with processes(settings.train.engine, device=machine.device) as parallel, _kept_in(folder, parallel) as out:
         _check_processes(settings, parallel)
         if not parallel.leads:  # the leading process makes the folder, the tokenizer and the shards ready
-            said = parallel.agreed(_READY, device=machine.device)
+            said = parallel.agreed(_READY)
             if said == _FAILED:
                 raise UserError(f"{out}: the leading process could not begin, and says why")
             if said == _READY:
@@ -104,18 +102,33 @@ def run_pretrain(
                 if finished:
                     told = True
                     listener.note(f"{out}: already finished")
-                    parallel.agreed(_FINISHED, device=machine.device)
+                    parallel.agreed(_FINISHED)
                 else:
                     reset_peak_memory(machine.device)
                     ready = make_ready(corpus, out, settings, listener)
                     told = True
-                    parallel.agreed(_READY, device=machine.device)
+                    parallel.agreed(_READY)
                     _learn(ready, out, settings, machine, parallel, listener)
         except Exception:
             if not told:  # the others wait, and would end with a broken connection
-                parallel.agreed(_FAILED, device=machine.device)
+                parallel.agreed(_FAILED)
             raise
         return load(out)
+
+
+@contextlib.contextmanager
+def _kept_in(folder: Path | None, parallel: Parallel) -> Iterator[Path]:
+    """The folder of the run; where none is given, a temporary one that all processes share, and that goes."""
+    if folder is not None:
+        yield folder
+        return
+    temporary = Path(parallel.said(tempfile.mkdtemp(prefix="tunesmith-") if parallel.leads else ""))
+    try:
+        yield temporary / "run"
+        parallel.barrier()  # all have read the model
+    finally:
+        if parallel.leads:
+            remove_quietly(temporary)
 
 
 def _learn(
@@ -136,7 +149,8 @@ def _learn(
         unreached=lambda: validation.unreached(trainee),
     )
     updates = make_updates(trainee, objective, settings)
-    work = Pretraining(wrapped, objective, feed, plan, parallel, machine, settings.train.micro_batch_tokens)
+    limit = settings.train.micro_batch_tokens
+    work = Pretraining(wrapped, objective, feed, plan, parallel, machine, limit, ready.tokenizer.decode)
     stepper = Stepper(
         work=work,
         module=wrapped,
@@ -158,13 +172,19 @@ def _learn(
 
     model.compute_dtype = machine.dtype
     trainee.train()
+
+    def report(progress: Progress) -> None:
+        hearing.step(progress, plan.spent(progress))
+        if progress.curve and progress.curve[-1]["step"] == progress.step:
+            parallel.leader_does(lambda: _write_curves(out, progress, plan, settings, machine))
+
     with tracked(listener, settings.train.track if parallel.leads else None, out) as hearing:
         progress = train(
             stepper,
             plan,
             evaluate=evaluate,
             checkpoints=Checkpoints(out / "checkpoint", parallel),
-            report=lambda progress: hearing.step(progress, plan.spent(progress)),
+            report=report,
         )
     if parallel.shards:
         whole = {name: full(parameter).detach() for name, parameter in trainee.named_parameters()}
@@ -173,10 +193,10 @@ def _learn(
         trainee.load_state_dict(whole, strict=False)  # its buffers are fixed
     model.compute_dtype = None
     objective.finish(model)
-    if parallel.leads:
-        listener.stage("evaluating")
-        _finish(out, trainee, objective, validation.losses(trainee), progress, settings, machine, ready)
-    parallel.barrier()
+    listener.stage("evaluating")
+    parallel.leader_does(
+        lambda: _finish(out, trainee, objective, validation.losses(trainee), progress, settings, machine, ready)
+    )
 
 
 def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:
@@ -184,7 +204,7 @@ def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:
     wanted = settings.train
     steps = wanted.max_steps
     if wanted.epochs is not None:
-        of_epochs = max(1, math.ceil(wanted.epochs * len(feed.samples(1, 0)) / wanted.batch_size))
+        of_epochs = max(1, math.ceil(round(wanted.epochs / _epochs_of_a_step(feed), 6)))
         steps = of_epochs if steps is None else min(steps, of_epochs)
     return Plan(
         steps=steps,
@@ -198,6 +218,31 @@ def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:
         keeps="last",
         exploded=EXPLODED,
     )
+
+
+def _epochs_of_a_step(feed: Feed) -> float:
+    """Share of the whole text that a step reads, as the mean over the run: sequences and batches may grow in it."""
+    moments = (np.arange(1000) + 0.5) / 1000
+    return float(np.mean([feed.batch_size(spent) / len(feed.samples(feed.stage(spent), 0)) for spent in moments]))
+
+
+def _write_curves(out: Path, progress: Progress, plan: Plan, settings: PretrainSettings, machine: Machine) -> None:
+    """The curves and the report as they are now: a run that goes on, was stopped or diverged has them too."""
+    metrics = {
+        "state": f"unfinished: {plan.spent(progress):.0%} of the budget is spent".replace("%", " %"),
+        "validation_loss": progress.curve[-1]["dev_loss"],
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+        "train_seconds": progress.seconds,
+        "precision": machine.precision,
+    }
+    _write_report(out, progress, metrics, settings)
+
+
+def _write_report(out: Path, progress: Progress, metrics: Mapping[str, Any], settings: PretrainSettings) -> None:
+    write_atomic(out / "curve.json", json.dumps(progress.curve))
+    write_atomic(out / "report.html", render_training(progress.curve, metrics, settings.model_dump(mode="json")))
 
 
 def _finish(
@@ -235,8 +280,7 @@ def _finish(
         ),
         "precision": machine.precision,
     }
-    write_atomic(out / "curve.json", json.dumps(progress.curve))
-    write_atomic(out / "report.html", render_training(progress.curve, metrics, settings.model_dump(mode="json")))
+    _write_report(out, progress, metrics, settings)
     write_json(out / METRICS, metrics)
     remove_quietly(out / "checkpoint")
 

@@ -31,6 +31,7 @@ from tunesmith.recipes.run import Run, load_run
 from tunesmith.recipes.saved import FORMAT, Opened, RunRecord, open_base, save_run
 from tunesmith.recipes.settings import TuneSettings, nested, tune_settings
 from tunesmith.recipes.tracking import check_track, tracked
+from tunesmith.recipes.whereabouts import examples_words
 from tunesmith.report.trial import CurvePoint
 from tunesmith.tasks import Labelled, TaskConfig
 from tunesmith.text.batching import Order, Packed, cut_by_tokens, pack
@@ -300,11 +301,16 @@ class _Work:
         self.model, self.task, self.part, self.machine = model, task, part, machine
         self.limit = settings.train.micro_batch_tokens
         self.order = Order(len(part), batch_size=batch_size, seed=settings.train.seed)
+        self.last: list[list[int]] = []
 
     def micro_batches(self, progress: Progress) -> list[Packed]:
         lengths = self.part.examples.lengths
-        cuts = cut_by_tokens(self.order.step(progress.step), lengths, max_tokens=self.limit)
-        return [pack(self.part.examples, indices, device=self.machine.device) for indices in cuts]
+        self.last = cut_by_tokens(self.order.step(progress.step), lengths, max_tokens=self.limit)
+        return [pack(self.part.examples, indices, device=self.machine.device) for indices in self.last]
+
+    def describe(self, number: int | None = None) -> str:
+        parts = self.last if number is None else [self.last[number]]
+        return examples_words([i for part in parts for i in part], self.part.texts)
 
     def targets(self, batch: Packed) -> dict[str, int]:
         return {"loss": self.task.count(batch, self.part.targets)}

@@ -37,7 +37,8 @@ def render_training(curve: Sequence[Look], metrics: Mapping[str, object], settin
 
     Args:
         curve: The looks at the dev split, in order; values that are absent, None or not finite are left out.
-        metrics: What ``metrics.json`` holds; an absent number is left out.
+        metrics: What ``metrics.json`` holds, and the ``state`` of a run that is not finished; an absent number is left
+            out.
         settings: All settings of the run.
     """
     terms = loss_terms(curve, metrics)
@@ -118,6 +119,7 @@ def lowest(curve: Sequence[Look]) -> str | None:
 def facts(metrics: Mapping[str, object], settings: Mapping[str, object]) -> dict[str, str]:
     """What to know about the run, by name; what is not known is absent."""
     known = {
+        "State": _text(metrics.get("state")),
         "Model": _named(settings, "model", "preset"),
         "Kind": _text(metrics.get("kind")),
         "Objective": _named(settings, "objective", "name"),
@@ -141,7 +143,9 @@ def facts(metrics: Mapping[str, object], settings: Mapping[str, object]) -> dict
 
 
 def next_steps(metrics: Mapping[str, object]) -> list[str]:
-    """Commands that a reader may type next."""
+    """Commands that a reader may type next; none of a run that is not finished: other verbs refuse it."""
+    if "state" in metrics:
+        return []
     steps = ["tunesmith tune RUN DATA --out TUNED"]
     if metrics.get("kind") in ("decoder", "encoder-decoder"):
         steps.append('tunesmith generate RUN --prompt "Once upon a time"')

@@ -44,7 +44,7 @@ class Progress:
         last_terms: Its terms.
         last_rate: Its learning rate.
         last_norms: Its norm of the gradient, before clipping, of each phase.
-        first_loss: Mean loss of the first steps.
+        first_loss: Loss of the first step.
         high_steps: Steps in a row whose loss was far above it.
         cursor: Where the data stand, for whoever gives them.
     """
@@ -93,7 +93,11 @@ class Checkpoints:
         self.folder, self.parallel = folder, parallel or Parallel()
 
     def save(self, progress: Progress, updates: Sequence[Update]) -> None:
-        """Write the state of the run; the one before goes when it is there."""
+        """Write the state of the run; the one before goes when it is there.
+
+        Raises:
+            StorageError: It cannot be written; in all processes.
+        """
         tensors = dict(_state(updates))
         facts = asdict(progress)
         if self.parallel.shards:
@@ -103,8 +107,8 @@ class Checkpoints:
         else:
             path = self.folder / "last.safetensors"
             whole = {name: full(tensor) for name, (tensor, _) in tensors.items()}
-            if self.parallel.leads:
-                save_tensors(path, whole, metadata={"progress": json.dumps(facts)})
+            header = {"progress": json.dumps(facts)}
+            self.parallel.leader_does(lambda: save_tensors(path, whole, metadata=header))
         if self.parallel.leads:
             self._tidy(path, progress)
 
@@ -119,8 +123,8 @@ class Checkpoints:
     def save_best(self, progress: Progress, updates: Sequence[Update]) -> None:
         """Write the parameters of the best step; the file counts once `save` names its step."""
         tensors = {name: full(tensor) for name, tensor in _parameters(updates).items()}
-        if self.parallel.leads:
-            save_tensors(self.folder / f"best-{progress.best_step}.safetensors", tensors)
+        path = self.folder / f"best-{progress.best_step}.safetensors"
+        self.parallel.leader_does(lambda: save_tensors(path, tensors))
 
     def load(self, updates: Sequence[Update]) -> Progress | None:
         """Put the last state back; None where there is none.

@@ -4,6 +4,7 @@ Nothing is allocated: the model is built on torch's meta device. Memory is in `m
 """
 
 from dataclasses import astuple, dataclass
+from typing import Literal
 
 import torch
 
@@ -77,11 +78,26 @@ class Reading:
         length: Tokens that the encoder, or the only stack, reads.
         target_length: Tokens that the decoder of an encoder-decoder reads.
         predicted: Share of the last stack's tokens that are predicted: 0.15 for BERT's masks, (T - 1) / T for CLM.
+        streams: 2 where predicted tokens go through all blocks once more, in a query stream (XLNet).
     """
 
     length: int
     target_length: int = 0
     predicted: float = 1.0
+    streams: Literal[1, 2] = 1
+
+    def runs(self, tokens: float, rows: float, *, last: bool) -> list[float]:
+        """How many rows go through a block whole, for each time that it runs.
+
+        Args:
+            tokens: Tokens of the stack.
+            rows: Those that are wanted of its last block.
+            last: Whether it is that.
+        """
+        if self.streams == 2:  # nobody reads the content behind the last queries
+            queries = tokens * self.predicted
+            return [queries] if last else [tokens, queries]
+        return [rows if last else tokens]
 
 
 @dataclass(frozen=True)
@@ -130,8 +146,7 @@ def count_flops(config: ModelConfig, reading: Reading) -> Flops:
 
     The last block runs its queries and its feed-forward layer on predicted tokens only (on all where nearly all are
     predicted), and the head does. Attention computes all pairs of a document, causal or not. Not counted: padding of
-    attention's bins, what is not a matrix product, and maps that positions go through once for a whole batch. A query
-    stream (XLNet) would come on top.
+    attention's bins, what is not a matrix product, and maps that positions go through once for a whole batch.
     """
     model = skeleton(config)
     maps = scores = 0.0
@@ -145,11 +160,11 @@ def count_flops(config: ModelConfig, reading: Reading) -> Flops:
         if stack.convolution is not None:
             maps += tokens * _weights(stack.convolution)
         for i in range(stack.config.num_layers):
-            asked = rows if i == stack.config.num_layers - 1 else tokens
             block = stack.block_at(i)
             assert isinstance(block, Block)
-            maps += _block_maps(block, tokens=tokens, rows=asked, memory=memory)
-            scores += asked * _scores(stack, tokens, memory)
+            for asked in reading.runs(tokens, rows, last=i == stack.config.num_layers - 1):
+                maps += _block_maps(block, tokens=tokens, rows=asked, memory=memory)
+                scores += asked * _scores(stack, tokens, memory)
     tokens = reading.target_length if model.encoder is not None and model.decoder is not None else reading.length
     head = 0.0 if model.head is None else _head(model.head, tokens=tokens, rows=tokens * reading.predicted)
     return Flops(maps=2 * maps, scores=2 * scores, head=2 * head)

@@ -1,6 +1,7 @@
 """The training loop. It knows steps, budgets, evaluations and checkpoints; what is learnt, and how, is given to it."""
 
 import contextlib
+import functools
 import signal
 import threading
 import time
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.train.checkpoint import Checkpoints, Progress
+from tunesmith.train.parallel import Parallel
 from tunesmith.train.schedule import Moment, ScheduleConfig
 from tunesmith.train.step import Stepper, TrainingError
 
 WATCHED = 10
-"""Steps that a loss begins with, and that it must be too high for in a row to have exploded."""
+"""Steps in a row that a loss must be too high for to have exploded."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -42,8 +44,8 @@ class Plan:
         evaluations: Looks at the dev split, evenly spread, the last at the end.
         patience: Looks without a better score before stopping; None: never.
         keeps: Parameters that are left in place: those of the best look, or the last.
-        exploded: A loss that stays above this many times its beginning has exploded; None: that of a run that begins
-            with a trained model may rise, so nothing is watched.
+        exploded: A loss that stays above this many times that of the first step has exploded; None: that of a run that
+            begins with a trained model may rise, so nothing is watched.
         checkpoint_seconds: Time between checkpoints.
     """
 
@@ -68,12 +70,19 @@ class Plan:
         ]
         return min(1.0, max(parts))
 
-    def share(self, progress: Progress) -> float:
-        """Share of the budget as schedules see it: the step that comes is counted, and the last one is not the end."""
+    def share(self, progress: Progress, *, tokens: float, seconds: float) -> float:
+        """Share of the budget as schedules see it: the step that comes is counted, and the last one is not the end.
+
+        Args:
+            progress: Where the run stands.
+            tokens: What the first step takes; later ones take as much as those before them, on average.
+            seconds: The same in time.
+        """
+        if progress.step:
+            tokens, seconds = progress.tokens / progress.step, progress.seconds / progress.step
         by_steps = 0.0 if self.steps is None else (progress.step + 1) / (self.steps + 1)
-        each = progress.tokens / max(1, progress.step)
-        by_tokens = 0.0 if self.tokens is None else (progress.tokens + each) / (self.tokens + each)
-        by_time = 0.0 if self.minutes is None else progress.seconds / (60 * self.minutes)
+        by_tokens = 0.0 if self.tokens is None else (progress.tokens + tokens) / (self.tokens + tokens)
+        by_time = 0.0 if self.minutes is None else (progress.seconds + seconds) / (60 * self.minutes + seconds)
         return min(1.0, max(by_steps, by_tokens, by_time))
 
     def due(self, progress: Progress) -> bool:
@@ -99,7 +108,7 @@ def train(
         report: Called after each step.
 
     Raises:
-        TrainingError: The loss is not a number, or exploded; the last good checkpoint stays.
+        TrainingError: A loss or a weight is not a number, or the loss exploded; the last good checkpoint stays.
         Interrupted: Ctrl-C; the state is saved.
     """
     progress = checkpoints.load(stepper.updates) or Progress()
@@ -108,10 +117,10 @@ def train(
     with _stops_cleanly() as stop:
         while not progress.done:
             started = time.monotonic()
-            stepper.step(progress, rate=plan.schedule.factor(Moment(plan.share(progress), plan.warmup)))
+            stepper.step(progress, rate=functools.partial(_rate, plan, progress, stepper.parallel, started))
             progress.seconds += time.monotonic() - started
-            progress.seconds = stepper.parallel.agreed(progress.seconds, device=stepper.device)
-            strange = plan.exploded is not None and _watch(progress, plan.exploded, stepper.learning_rate)
+            progress.seconds = stepper.parallel.agreed(progress.seconds)
+            strange = plan.exploded is not None and _watch(progress, plan.exploded, stepper)
             last = plan.spent(progress) >= 1
             looked = last or plan.due(progress)
             if looked:
@@ -120,8 +129,10 @@ def train(
             report(progress)
             now = time.monotonic()
             flags = {"due": float(now - saved >= plan.checkpoint_seconds), "stop": float(stop.is_set())}
-            flags = stepper.parallel.sums(flags, device=stepper.device)
-            if progress.done or looked or flags["stop"] or (flags["due"] and not strange):
+            flags = stepper.parallel.sums(flags)
+            # a state that may have exploded never takes the place of a good one, not even at a look or Ctrl-C
+            if progress.done or (not strange and (looked or flags["stop"] or flags["due"])):
+                stepper.check_weights(progress)
                 checkpoints.save(progress, stepper.updates)
                 saved = time.monotonic()
             if flags["stop"] and not progress.done:
@@ -131,23 +142,29 @@ def train(
     return progress
 
 
-def _watch(progress: Progress, exploded: float, learning_rate: float) -> bool:
+def _rate(plan: Plan, progress: Progress, parallel: Parallel, started: float, tokens: int) -> float:
+    """Share of the peak learning rate in the step that began then, and reads so many tokens."""
+    # the first step alone has no step before it that says how long one takes: its gradients are most of the work
+    seconds = 0.0 if progress.step else parallel.agreed(time.monotonic() - started)
+    return plan.schedule.factor(Moment(plan.share(progress, tokens=tokens, seconds=seconds), plan.warmup))
+
+
+def _watch(progress: Progress, exploded: float, stepper: Stepper) -> bool:
     """Whether the loss is higher now than a run that goes well ever is.
 
     Raises:
         TrainingError: It has been for long.
     """
-    if progress.step <= WATCHED:
-        progress.first_loss += progress.last_loss / WATCHED
-        return False
+    if progress.step == 1:
+        progress.first_loss = progress.last_loss
     high = progress.last_loss > exploded * progress.first_loss > 0
     progress.high_steps = progress.high_steps + 1 if high else 0
     if progress.high_steps >= WATCHED:
         raise TrainingError(
-            f"train: the loss exploded: {progress.last_loss:.3g} at step {progress.step}, and above "
-            f"{exploded:g} times its beginning ({progress.first_loss:.3g}) for {WATCHED} steps: the last checkpoint is "
-            f"from before; lower train.learning_rate (now {learning_rate:g}) or raise train.warmup, and start anew "
-            "with --overwrite"
+            f"train: the loss exploded: {progress.last_loss:.3g} at step {progress.step} ({stepper.work.describe()}), "
+            f"and above {exploded:g} times that of the first step ({progress.first_loss:.3g}) for {WATCHED} steps: the "
+            f"last checkpoint is from before; lower train.learning_rate (now {stepper.learning_rate:g}) or raise "
+            "train.warmup, and start anew with --overwrite"
         )
     return high
 
@@ -156,6 +173,8 @@ def _look(
     evaluate: Callable[[], Evaluation], stepper: Stepper, checkpoints: Checkpoints, progress: Progress, plan: Plan
 ) -> None:
     seen = evaluate()
+    if seen.loss is not None:
+        stepper.check(stepper.parallel.agreed(seen.loss), "dev loss", step=progress.step)
     point = {
         "step": progress.step,
         "epoch": None if plan.steps_per_epoch is None else progress.step / plan.steps_per_epoch,

@@ -26,6 +26,7 @@ class Memory:
     Attributes:
         weights: Parameters and buffers.
         gradients: Of the parameters.
+        buckets: Copies of the gradients that DDP exchanges.
         optimiser: State of the optimiser.
         gathered: Whole weights that a sharded device holds for a while; an estimate.
         activations: What the forward pass of a micro-batch keeps for the backward pass; an estimate.
@@ -33,6 +34,7 @@ class Memory:
 
     weights: int
     gradients: int
+    buckets: int
     optimiser: int
     gathered: int
     activations: int
@@ -73,6 +75,7 @@ def plan_memory(
     return Memory(
         weights=MASTER * held + buffers,
         gradients=MASTER * held,
+        buckets=MASTER * held if num_devices > 1 and sharding == "ddp" else 0,
         optimiser=MASTER * state,
         gathered=MASTER * _gathered(model) if shards > 1 else 0,
         activations=estimate_activations(model, reading, num_sequences=num_sequences, dtype=dtype),
@@ -98,10 +101,10 @@ def estimate_activations(model: Model, reading: Reading, *, num_sequences: int, 
         for i in range(stack.config.num_layers):
             block = stack.block_at(i)
             assert isinstance(block, Block)
-            asked = rows if i == stack.config.num_layers - 1 else tokens
-            kept += _block(block, stack, tokens=tokens, rows=asked, memory=reading.length if decodes else 0)
-            if size < MASTER:  # each use casts the weights, and keeps what it has cast
-                total += size * sum(weight.numel() for weight in block.parameters() if weight.ndim >= 2)
+            for asked in reading.runs(tokens, rows, last=i == stack.config.num_layers - 1):
+                kept += _block(block, stack, tokens=tokens, rows=asked, memory=reading.length if decodes else 0)
+                if size < MASTER:  # each use casts the weights, and keeps what it has cast
+                    total += size * sum(weight.numel() for weight in block.parameters() if weight.ndim >= 2)
         total += size * num_sequences * kept
     tokens = reading.target_length if both else reading.length
     for head in model.modules():

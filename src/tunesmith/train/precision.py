@@ -124,9 +124,9 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def _device(name: str | None) -> torch.device:
     if name is None:
-        local = os.environ.get("LOCAL_RANK")  # one process a GPU, under torchrun
-        cuda = "cuda" if local is None else f"cuda:{local}"
-        return torch.device(cuda if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # one process a GPU, under torchrun
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError:
