@@ -50,6 +50,20 @@ def test_any_point_can_be_sought(at):
         assert a.stream.random() == b.stream.random()
 
 
+def test_a_cursor_behind_the_end_begins_the_next_epoch(monkeypatch):
+    """As one from a longer corpus would be; it must not look for ever for what is not there."""
+    feed, looks = make_feed(count=7), []
+
+    def order(*key):
+        looks.append(key)
+        assert len(looks) < 9, "goes round in circles"
+        return type(feed)._order_of(feed, *key)
+
+    monkeypatch.setattr(feed, "_order_of", order)
+    found = feed.step(Progress(cursor={"stage": 1, "epoch": 0, "offset": 12}), 0.5)
+    assert [place.epoch for place in found] == [1] * 4
+
+
 def test_masks_are_new_each_epoch_unless_they_are_static():
     def stream(feed, epoch):
         place = next(p for p in places(feed, 12 * 6) if p.epoch == epoch and p.number == 3)

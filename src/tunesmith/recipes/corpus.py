@@ -10,6 +10,7 @@ import numpy as np
 from tunesmith.base.errors import DataError
 from tunesmith.base.random import numpy_stream
 from tunesmith.base.shapes import Bool
+from tunesmith.recipes.corpus_record import check_corpus
 from tunesmith.recipes.listener import Listener
 from tunesmith.recipes.open import open_tokenizer
 from tunesmith.recipes.pretrain_settings import PretrainSettings
@@ -45,12 +46,12 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
 
     Args:
         source: File, folder or hub id.
-        out: Folder of the run: a tokenizer that is trained is kept in it.
+        out: Folder of the run: a tokenizer that is trained is kept in it, and what the corpus was.
         settings: All settings.
         listener: Hears what is done.
 
     Raises:
-        UserError: The corpus or the tokenizer cannot be used; one line says why.
+        UserError: The corpus or the tokenizer cannot be used, or the run began with another corpus; one line says why.
     """
     # only what the text depends on: the cache is keyed by it, and other processes read it
     reading = CorpusSettings(**{name: getattr(settings.data, name) for name in CorpusSettings.model_fields})
@@ -59,6 +60,7 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
         listener.note(f"corpus: not read: {', '.join(corpora.ignored)}")
     if "train" not in corpora.splits:
         raise DataError(f"{source}: holds no train split: name a file, or a folder with a file that begins with train")
+    check_corpus(source, corpora.splits, out)
     train = corpora.splits["train"]
     kept = _cleaned(train, settings, listener)
     if "dev" in corpora.splits:

@@ -68,7 +68,7 @@ class Feed:
             taken = order[cursor["offset"] : cursor["offset"] + self.batch_size(spent) - len(found)]
             found += [Place(stage, cursor["epoch"], int(number)) for number in taken]
             cursor["offset"] += len(taken)
-            if cursor["offset"] == len(order):
+            if cursor["offset"] >= len(order):
                 cursor.update(epoch=cursor["epoch"] + 1, offset=0)
         return found
 
