@@ -3,6 +3,7 @@
 import contextlib
 import threading
 
+import pytest
 from tiny_pretraining import Listener, recipe, write_corpus
 
 from tunesmith.base.files import locked
@@ -34,3 +35,12 @@ def test_who_waits_for_another_process_says_so_once(tmp_path, monkeypatch):
     again = make_ready(corpus, tmp_path / "run", settings, listener)
     assert listener.notes.count(WAITING) == 1
     assert again.train.take(0, 10**6).tolist() == made.train.take(0, 10**6).tolist()
+
+
+@pytest.mark.parametrize(("documents", "share", "held"), [(2, 0.01, 1), (3, 0.01, 1), (4, 0.01, 2), (24, 0.1, 2)])
+def test_two_documents_are_held_back_where_as_many_are_left(documents, share, held, tmp_path):
+    """One has no other document to take a second text from."""
+    settings = pretrain_settings(str(recipe(tmp_path, "nsp")), {"data": {"dev_share": share}})
+    corpus = write_corpus(tmp_path / "corpus.txt", documents=documents)
+    made = make_ready(corpus, tmp_path / "run", settings, Listener())
+    assert (made.dev.num_documents, made.train.num_documents) == (held, documents - held)

@@ -3,8 +3,10 @@
 import pytest
 from tiny_pretraining import Listener, recipe, write_corpus
 
+from tunesmith.base.errors import UserError
 from tunesmith.recipes.corpus import make_ready
 from tunesmith.recipes.learner import Trainee, make_learner
+from tunesmith.recipes.pretrain import pretrain
 from tunesmith.recipes.pretrain_settings import pretrain_settings
 from tunesmith.recipes.validation import Validation
 from tunesmith.train.precision import choose_machine
@@ -29,3 +31,33 @@ def test_parameters_that_a_loss_does_not_reach(case, changes, tmp_path):
         assert {name.split(".")[0] for name in found} == {"model", "networks"}
     else:
         assert found == set() if not changes else len(found) == 1
+
+
+def refused(tmp_path, case, **texts):
+    """The line that a run with these splits ends with."""
+    (tmp_path / "texts").mkdir()
+    for split, text in texts.items():
+        (tmp_path / "texts" / f"{split}.txt").write_text(text)
+    with pytest.raises(UserError) as caught:
+        pretrain(str(recipe(tmp_path, case)), tmp_path / "texts", settings={"input.name": INPUTS[case]})
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+INPUTS = {"mlm": "blocks", "nsp": "segment_pair"}
+SHORT = "A fine song.\n"
+
+
+@pytest.mark.parametrize(("case", "why"), [("mlm", "got 24"), ("nsp", "there is only one")])
+def test_a_dev_part_that_is_too_small_is_called_so(case, why, tmp_path):
+    """The text to learn from is large enough: what is wrong is how little was held back."""
+    long = write_corpus(tmp_path / "long.txt").read_text()
+    said = refused(tmp_path, case, train=long, dev=SHORT)
+    for part in ("dev part", "1 document", "data.dev_share", why):
+        assert part in said
+
+
+@pytest.mark.parametrize("case", ["mlm", "nsp"])
+def test_a_fault_of_the_text_to_learn_from_is_not_laid_on_the_dev_part(case, tmp_path):
+    long = write_corpus(tmp_path / "long.txt").read_text()
+    assert "dev" not in refused(tmp_path, case, train=SHORT, dev=long).replace("dev.txt", "")

@@ -108,14 +108,18 @@ def _cleaned(corpus: Corpus, settings: PretrainSettings, listener: Listener) -> 
 
 
 def _held_back(corpus: Corpus, kept: Keep | None, settings: PretrainSettings, listener: Listener) -> Keep:
-    """A random part of the documents, the same each time, as dev split."""
+    """A random part of the documents, the same each time, as dev split.
+
+    They are two or more where as many are left: second texts are taken from other documents of the same split.
+    """
     usable = np.flatnonzero(kept) if kept is not None else np.arange(sum(1 for _ in corpus))
     if len(usable) < 2:
         raise DataError(
             f"{corpus.name}: is one document, so none can be held back: give a folder with train and dev files, or "
             "split it by data.documents=lines"
         )
-    count = min(len(usable) - 1, max(1, round(settings.data.dev_share * len(usable))))
+    least = 2 if len(usable) >= 4 else 1
+    count = min(len(usable) - 1, max(least, round(settings.data.dev_share * len(usable))))
     listener.note(f"corpus: no dev split, so {count} of {len(usable)} documents are held back")
     held = np.zeros(len(kept) if kept is not None else len(usable), dtype=bool)
     held[numpy_stream("held back").permutation(usable)[:count]] = True

@@ -129,6 +129,7 @@ def _learn(
     total = sum(p.numel() for p in trainee.parameters())
     feed = Feed(ready.train, ready.vocabulary.frame, settings)
     plan = make_plan(settings, feed)
+    sequences = len(feed.samples(1, 0))  # before the dev part is cut, so that its faults are its own
     validation = Validation(ready.dev, ready.vocabulary.frame, objective, settings, machine)
     wrapped = parallel.wrap(
         trainee,
@@ -149,7 +150,7 @@ def _learn(
     )
     listener.note(
         f"{settings.objective.choice_name()} on {total / 1e6:.1f} M parameters, {ready.train.num_tokens / 1e6:.2f} M "
-        f"tokens, {len(feed.samples(1, 0))} sequences an epoch"
+        f"tokens, {sequences} sequences an epoch"
     )
 
     def evaluate() -> Evaluation:

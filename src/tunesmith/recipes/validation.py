@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tunesmith.base.errors import DataError, SettingError
 from tunesmith.base.random import numpy_stream
 from tunesmith.objectives import Batch, Objective
 from tunesmith.recipes.feed import cut
@@ -51,19 +52,28 @@ class Validation:
         objective: What is learnt.
         settings: All settings.
         machine: Where to compute.
+
+    Raises:
+        DataError: The documents are too few, or too short, to give a sequence.
     """
 
     def __init__(
         self, tokens: Tokens, frame: Frame, objective: Objective, settings: PretrainSettings, machine: Machine
     ):
-        samples = cut(
-            tokens,
-            frame,
-            settings.input,
-            settings.objective,
-            max_tokens=settings.data.max_tokens,
-            stream=lambda *parts: numpy_stream("dev input", *parts),
-        )
+        try:
+            samples = cut(
+                tokens,
+                frame,
+                settings.input,
+                settings.objective,
+                max_tokens=settings.data.max_tokens,
+                stream=lambda *parts: numpy_stream("dev input", *parts),
+            )
+        except (DataError, SettingError) as error:  # inputs do not know which part they are given
+            size = f"{tokens.num_documents} document{'s' * (tokens.num_documents != 1)}, {tokens.num_tokens} tokens"
+            raise DataError(
+                f"corpus: its dev part ({size}) is too small ({error}): raise data.dev_share, or give more dev text"
+            ) from None
         chosen = numpy_stream("dev order").permutation(len(samples))[: settings.data.dev_sequences]
         self.samples = {int(i): samples[int(i)] for i in np.sort(chosen)}
         self.objective, self.machine = objective, machine
