@@ -16,14 +16,14 @@ from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import write_atomic
 
-_FILES = (
-    "tokenizer.json",
+_FILES = (  # as they are written: a folder that has the last is whole
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "tokenizer.json",
 )
 
 
@@ -174,10 +174,11 @@ class Tokenizer:
         return self.backend.to_str()
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a folder, as they were read, and a tokenizer.json in any case."""
+        """Write the tokenizer's files into a folder, as they were read, and a tokenizer.json in any case, last."""
         files = {"tokenizer.json": self.backend.to_str(pretty=True).encode(), **self.files}
-        for name, content in files.items():
-            write_atomic(folder / name, content)
+        for name in _FILES:
+            if name in files:
+                write_atomic(folder / name, files[name])
 
 
 def _encode(backend: Backend, items: list[Any], *, as_words: bool) -> list[tokenizers.Encoding]:
