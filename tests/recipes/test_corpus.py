@@ -1,6 +1,7 @@
 """A corpus is made ready once, whoever asks for it at the same time."""
 
 import contextlib
+import json
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ from tiny_pretraining import Listener, recipe, write_corpus
 
 from tunesmith.base.files import locked
 from tunesmith.recipes.corpus import make_ready
+from tunesmith.recipes.pretrain import pretrain
 from tunesmith.recipes.pretrain_settings import pretrain_settings
 
 WAITING = "waiting for another process that tokenises this corpus"
@@ -44,3 +46,32 @@ def test_two_documents_are_held_back_where_as_many_are_left(documents, share, he
     corpus = write_corpus(tmp_path / "corpus.txt", documents=documents)
     made = make_ready(corpus, tmp_path / "run", settings, Listener())
     assert (made.dev.num_documents, made.train.num_documents) == (held, documents - held)
+
+
+CLEANING = {"data.cleaning.min_characters": 30, "data.cleaning.max_repeated_ngrams": 1}
+
+
+def test_what_cleaning_drops_is_kept_with_the_run(tmp_path):
+    """With its reasons and examples, as a file and in the report."""
+    corpus = write_corpus(tmp_path / "corpus.txt")
+    corpus.write_text(f"{corpus.read_text()}\n<b>Too short</b>\n\n{corpus.read_text()}")
+    settings = {"train.max_steps": 1, "train.batch_size": 2, **CLEANING}
+    pretrain(str(recipe(tmp_path, "mlm")), corpus, out=tmp_path / "run", settings=settings)
+    said = json.loads((tmp_path / "run" / "cleaning.json").read_text())
+    assert (said["documents"], said["kept"]) == (49, 24)
+    assert {reason: drop["count"] for reason, drop in said["dropped"].items()} == {"too short": 1, "copies": 24}
+    (example,) = said["dropped"]["too short"]["examples"]
+    assert example == {"where": f"{corpus} line 97", "excerpt": "<b>Too short</b>", "like": None}
+    page = (tmp_path / "run" / "report.html").read_text()
+    for part in (">Cleaning<", "kept 24 of 49", "copies", "line 97", "&lt;b&gt;Too short"):
+        assert part in page
+    assert "<b>Too short" not in page
+
+
+def test_without_cleaning_the_report_is_silent_on_it(tmp_path):
+    settings = {"train.max_steps": 1, "train.batch_size": 2}
+    pretrain(
+        str(recipe(tmp_path, "mlm")), write_corpus(tmp_path / "corpus.txt"), out=tmp_path / "run", settings=settings
+    )
+    assert not (tmp_path / "run" / "cleaning.json").exists()
+    assert "Cleaning" not in (tmp_path / "run" / "report.html").read_text()

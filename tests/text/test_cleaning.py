@@ -1,5 +1,6 @@
 """Cleaning: each filter finds its own kind, real text passes, duplicates are found as brute force finds them."""
 
+import json
 import random
 import subprocess
 import sys
@@ -82,6 +83,19 @@ def test_no_more_than_three_examples_and_all_are_counted():
     }
     assert [example.like for example in found.dropped["copies"].examples] == [7, 7, 7]
     assert found.num_kept == 1
+
+
+def test_what_was_found_can_be_kept_in_json():
+    """Also where the text holds half of a surrogate pair, which UTF-8 cannot write."""
+    found = clean(documents(["short \ud800", *["more"] * 3, *[prose(1)] * 2]), CleaningSettings())
+    tree = found.tree()
+    assert json.loads(json.dumps(tree, ensure_ascii=False).encode()) == tree
+    assert (tree["documents"], tree["kept"]) == (6, 1)
+    assert {reason: drop["count"] for reason, drop in tree["dropped"].items()} == {"too short": 4, "copies": 1}
+    assert tree["dropped"]["copies"]["examples"] == [
+        {"where": "a.txt line 6", "excerpt": prose(1)[:80].strip(), "like": 4}
+    ]
+    assert tree["dropped"]["too short"]["examples"][0]["excerpt"] == "short ?"
 
 
 def test_nothing_left_is_an_error():

@@ -8,19 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from tunesmith.base.errors import DataError
+from tunesmith.base.files import write_json
 from tunesmith.base.random import numpy_stream
 from tunesmith.base.shapes import Bool
 from tunesmith.recipes.corpus_record import check_corpus
 from tunesmith.recipes.listener import Listener
 from tunesmith.recipes.open import open_tokenizer
 from tunesmith.recipes.pretrain_settings import PretrainSettings
-from tunesmith.text.cleaning import clean
+from tunesmith.text.cleaning import Cleaned, clean
 from tunesmith.text.corpus import Corpus, CorpusSettings, Document, open_corpus
 from tunesmith.text.sample import Vocabulary, vocabulary_of
 from tunesmith.text.shards import ShardedTokens, ShardSettings, tokenised
 from tunesmith.text.tokenizer import Tokenizer, load_tokenizer
 from tunesmith.text.train_tokenizer import train_tokenizer
 
+CLEANING = "cleaning.json"
 Keep = Bool[np.ndarray, "D"]
 
 
@@ -33,12 +35,14 @@ class Ready:
         dev: Documents held back.
         tokenizer: Made them.
         vocabulary: What it knows.
+        cleaning: What was dropped before, and why; None where cleaning was not asked for.
     """
 
     train: ShardedTokens
     dev: ShardedTokens
     tokenizer: Tokenizer
     vocabulary: Vocabulary
+    cleaning: Cleaned | None
 
 
 def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listener: Listener) -> Ready:
@@ -46,7 +50,7 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
 
     Args:
         source: File, folder or hub id.
-        out: Folder of the run: a tokenizer that is trained is kept in it, and what the corpus was.
+        out: Folder of the run: a tokenizer that is trained, what the corpus was and what was dropped are kept in it.
         settings: All settings.
         listener: Hears what is done.
 
@@ -62,7 +66,8 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
         raise DataError(f"{source}: holds no train split: name a file, or a folder with a file that begins with train")
     check_corpus(source, corpora.splits, out)
     train = corpora.splits["train"]
-    kept = _cleaned(train, settings, listener)
+    cleaning = _cleaned(train, out, settings, listener)
+    kept = None if cleaning is None else cleaning.keep
     if "dev" in corpora.splits:
         dev, kept_of_dev = corpora.splits["dev"], None
     else:
@@ -82,6 +87,7 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
         dev=tokenised(dev, tokenizer, settings=shards, keep=kept_of_dev, waiting=waiting),
         tokenizer=tokenizer,
         vocabulary=vocabulary_of(tokenizer),
+        cleaning=cleaning,
     )
 
 
@@ -95,8 +101,8 @@ class _Kept:
         return (document for document in self.corpus if self.kept is None or self.kept[document.number])
 
 
-def _cleaned(corpus: Corpus, settings: PretrainSettings, listener: Listener) -> Keep | None:
-    """Which documents are of use; None for all."""
+def _cleaned(corpus: Corpus, out: Path, settings: PretrainSettings, listener: Listener) -> Cleaned | None:
+    """Which documents are of use; what is dropped stands in the run's folder. None: all are."""
     if settings.data.cleaning is None:
         return None
     listener.stage("cleaning")
@@ -104,7 +110,9 @@ def _cleaned(corpus: Corpus, settings: PretrainSettings, listener: Listener) -> 
     listener.note(found.summary())
     if not found.num_kept:
         raise DataError(f"{corpus.name}: cleaning leaves no document: loosen data.cleaning")
-    return found.keep
+    if not (out / CLEANING).exists():  # by this run, or by the process that leads it
+        write_json(out / CLEANING, found.tree())
+    return found
 
 
 def _held_back(corpus: Corpus, kept: Keep | None, settings: PretrainSettings, listener: Listener) -> Keep:

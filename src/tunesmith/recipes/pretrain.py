@@ -237,7 +237,9 @@ def _finish(
         "precision": machine.precision,
     }
     write_atomic(out / "curve.json", json.dumps(progress.curve))
-    write_atomic(out / "report.html", render_training(progress.curve, metrics, settings.model_dump(mode="json")))
+    cleaning = None if ready.cleaning is None else ready.cleaning.tree()
+    page = render_training(progress.curve, metrics, settings.model_dump(mode="json"), cleaning)
+    write_atomic(out / "report.html", page)
     write_json(out / METRICS, metrics)
     remove_quietly(out / "checkpoint")
 

@@ -32,13 +32,19 @@ class Term:
     constant: float | None
 
 
-def render_training(curve: Sequence[Look], metrics: Mapping[str, object], settings: Mapping[str, object]) -> str:
+def render_training(
+    curve: Sequence[Look],
+    metrics: Mapping[str, object],
+    settings: Mapping[str, object],
+    cleaning: Mapping[str, object] | None = None,
+) -> str:
     """The whole report as the text of an HTML file.
 
     Args:
         curve: The looks at the dev split, in order; values that are absent, None or not finite are left out.
         metrics: What ``metrics.json`` holds; an absent number is left out.
         settings: All settings of the run.
+        cleaning: What ``cleaning.json`` holds; None where nothing was cleaned.
     """
     terms = loss_terms(curve, metrics)
     constant = constant_loss(metrics)
@@ -57,6 +63,7 @@ def render_training(curve: Sequence[Look], metrics: Mapping[str, object], settin
             "term_curves": [plate for plate in pictures if plate.svg],
             "below": below,
             "number_text": number_text,
+            "cleaning": cleaning,
             "facts": facts(metrics, settings),
             "settings": toml_text(settings),
             "next_steps": next_steps(metrics),
