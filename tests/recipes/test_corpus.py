@@ -11,6 +11,7 @@ from tunesmith.base.files import locked
 from tunesmith.recipes.corpus import make_ready
 from tunesmith.recipes.pretrain import pretrain
 from tunesmith.recipes.pretrain_settings import pretrain_settings
+from tunesmith.text.corpus import Corpus
 
 WAITING = "waiting for another process that tokenises this corpus"
 
@@ -75,3 +76,63 @@ def test_without_cleaning_the_report_is_silent_on_it(tmp_path):
     )
     assert not (tmp_path / "run" / "cleaning.json").exists()
     assert "Cleaning" not in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.fixture
+def read(monkeypatch, tmp_path):
+    """The documents that are read, one after the other; the cache is empty at first."""
+    monkeypatch.setenv("TUNESMITH_CACHE", str(tmp_path / "cache"))
+    real, found = Corpus.__iter__, []
+
+    def documents(corpus):
+        for document in real(corpus):
+            found.append(document.number)
+            yield document
+
+    monkeypatch.setattr(Corpus, "__iter__", documents)
+    return found
+
+
+@pytest.mark.parametrize("cleaning", [None, {"min_characters": 30, "max_repeated_ngrams": 1}])
+def test_a_corpus_is_judged_and_divided_once(cleaning, read, tmp_path):
+    """Whoever comes later reads only its first document, as a test, and says the same."""
+    corpus = write_corpus(tmp_path / "corpus.txt")
+    corpus.write_text(f"{corpus.read_text()}\nToo short\n")
+    tree = {"tokenizer": None, "data": {"cleaning": cleaning}}
+    settings = pretrain_settings(str(recipe(tmp_path, "mlm")), tree)
+    first, again = Listener(), Listener()
+    made = make_ready(corpus, tmp_path / "run", settings, first)
+    read.clear()
+    later = make_ready(corpus, tmp_path / "run", settings, again)
+    assert read == [0]
+    assert later.train.folder == made.train.folder
+    assert later.dev.folder == made.dev.folder
+    assert "cleaning" not in again.notes
+    said = [[note for note in one.notes if "kept" in note or "held back" in note] for one in (first, again)]
+    assert said[0] == said[1] != []
+    if cleaning is not None:
+        assert made.cleaning is not None
+        assert later.cleaning is not None
+        assert later.cleaning.tree() == made.cleaning.tree()
+        assert later.cleaning.num_kept == 24
+
+
+def test_other_settings_and_damage_judge_anew(read, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus.txt")
+
+    def kept(fewest):
+        tree = {"data": {"cleaning": {"min_characters": fewest, "max_repeated_ngrams": 1}}}
+        cleaning = make_ready(
+            corpus, tmp_path / f"run{fewest}", pretrain_settings(str(recipe(tmp_path, "mlm")), tree), Listener()
+        ).cleaning
+        assert cleaning is not None
+        return cleaning.keep.tolist()
+
+    loose, strict = kept(30), kept(75)
+    assert sum(loose) > sum(strict)
+    for path in (tmp_path / "cache" / "kept").iterdir():
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 0x80
+        path.write_bytes(data)
+    assert (kept(30), kept(75)) == (loose, strict)
+    assert not list((tmp_path / "cache").rglob("*.part"))

@@ -12,10 +12,11 @@ from tunesmith.base.files import write_json
 from tunesmith.base.random import numpy_stream
 from tunesmith.base.shapes import Bool
 from tunesmith.recipes.corpus_record import check_corpus
+from tunesmith.recipes.kept import kept_documents
 from tunesmith.recipes.listener import Listener
 from tunesmith.recipes.open import open_tokenizer
 from tunesmith.recipes.pretrain_settings import PretrainSettings
-from tunesmith.text.cleaning import Cleaned, clean
+from tunesmith.text.cleaning import Cleaned
 from tunesmith.text.corpus import Corpus, CorpusSettings, Document, open_corpus
 from tunesmith.text.sample import Vocabulary, vocabulary_of
 from tunesmith.text.shards import ShardedTokens, ShardSettings, tokenised
@@ -71,7 +72,8 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
     if "dev" in corpora.splits:
         dev, kept_of_dev = corpora.splits["dev"], None
     else:
-        held = _held_back(train, kept, settings, listener)
+        every = kept if kept is not None else kept_documents(train, None, begins=lambda: None).keep
+        held = _held_back(train, every, settings, listener)
         dev, kept_of_dev = train, held
         kept = ~held if kept is None else kept & ~held
     tokenizer = _tokenizer(train, kept, out, settings, listener)
@@ -105,22 +107,19 @@ def _cleaned(corpus: Corpus, out: Path, settings: PretrainSettings, listener: Li
     """Which documents are of use; what is dropped stands in the run's folder. None: all are."""
     if settings.data.cleaning is None:
         return None
-    listener.stage("cleaning")
-    found = clean(corpus, settings.data.cleaning)
+    found = kept_documents(corpus, settings.data.cleaning, begins=lambda: listener.stage("cleaning"))
     listener.note(found.summary())
-    if not found.num_kept:
-        raise DataError(f"{corpus.name}: cleaning leaves no document: loosen data.cleaning")
     if not (out / CLEANING).exists():  # by this run, or by the process that leads it
         write_json(out / CLEANING, found.tree())
     return found
 
 
-def _held_back(corpus: Corpus, kept: Keep | None, settings: PretrainSettings, listener: Listener) -> Keep:
+def _held_back(corpus: Corpus, kept: Keep, settings: PretrainSettings, listener: Listener) -> Keep:
     """A random part of the documents, the same each time, as dev split.
 
     They are two or more where as many are left: second texts are taken from other documents of the same split.
     """
-    usable = np.flatnonzero(kept) if kept is not None else np.arange(sum(1 for _ in corpus))
+    usable = np.flatnonzero(kept)
     if len(usable) < 2:
         raise DataError(
             f"{corpus.name}: is one document, so none can be held back: give a folder with train and dev files, or "
@@ -129,7 +128,7 @@ def _held_back(corpus: Corpus, kept: Keep | None, settings: PretrainSettings, li
     least = 2 if len(usable) >= 4 else 1
     count = min(len(usable) - 1, max(least, round(settings.data.dev_share * len(usable))))
     listener.note(f"corpus: no dev split, so {count} of {len(usable)} documents are held back")
-    held = np.zeros(len(kept) if kept is not None else len(usable), dtype=bool)
+    held = np.zeros(len(kept), dtype=bool)
     held[numpy_stream("held back").permutation(usable)[:count]] = True
     return held
 

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -94,6 +94,14 @@ class Dropped:
 
     count: int = 0
     examples: list[Example] = field(default_factory=list)
+
+
+def dropped_of(tree: Mapping[str, Any]) -> dict[str, Dropped]:
+    """What ``Cleaned.tree`` gives as ``dropped``, read again."""
+    return {
+        reason: Dropped(found["count"], [Example(**example) for example in found["examples"]])
+        for reason, found in tree.items()
+    }
 
 
 @dataclass(frozen=True)

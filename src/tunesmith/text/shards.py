@@ -128,7 +128,7 @@ def tokenised(
         StorageError: The folder cannot be written, or the disk is full.
         SettingError: A process was killed.
     """
-    before = _stamps(corpus)
+    before = corpus.stamps()
     key = _key(corpus, tokenizer, settings.shard_bytes, keep)
     place = (cache_folder("tokens") if folder is None else folder) / key[:32]
     if not (place / "index.json").exists():
@@ -143,7 +143,12 @@ def tokenised(
 
 
 def _make_all(
-    job: Job, lock: int, *, workers: int, stamps: list[tuple[int, int]], progress: Callable[[ShardIndex], None] | None
+    job: Job,
+    lock: int,
+    *,
+    workers: int,
+    stamps: tuple[tuple[int, int], ...],
+    progress: Callable[[ShardIndex], None] | None,
 ) -> None:
     found: dict[int, ShardIndex] = {}
 
@@ -156,7 +161,7 @@ def _make_all(
         total = _in_processes(job, lock, workers, report)
     else:
         total = make_shards(job, turn=0, turns=1, report=report)
-    if _stamps(job.corpus) != stamps or len(found) != total:
+    if job.corpus.stamps() != stamps or len(found) != total:
         empty_folder(job.folder)
         raise DataError(f"{job.corpus.name}: has changed while it was read: run again when it is complete")
     if not any(index.num_tokens for index in found.values()):
@@ -284,11 +289,3 @@ def _key(corpus: Corpus, tokenizer: Tokenizer, shard_bytes: int, keep: Bool[np.n
     kept = "all" if keep is None else hashlib.sha256(f"{len(keep)}".encode() + np.packbits(keep).tobytes()).hexdigest()
     parts = (_VERSION, corpus.fingerprint(), tokenizer.fingerprint(), shard_bytes, kept)
     return hashlib.sha256("\n".join(f"{len(str(part))}:{part}" for part in parts).encode()).hexdigest()
-
-
-def _stamps(corpus: Corpus) -> list[tuple[int, int]]:
-    """Size and time of change of the files, to see whether they change while they are read."""
-    try:
-        return [(found.st_size, found.st_mtime_ns) for found in (path.stat() for path in corpus.files)]
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}): check the path") from None
