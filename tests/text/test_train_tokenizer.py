@@ -290,6 +290,41 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path):
         vocabulary_of(Tokenizer(backend, {}))
 
 
+ROLES = {
+    "as text": {"tokenizer_config.json": {"mask_token": "<blank>", "eos_token": "<stop>"}},
+    "as tables": {
+        "tokenizer_config.json": {"mask_token": {"content": "<blank>"}, "eos_token": None, "sep_token": "<stop>"}
+    },
+    "in the other file": {
+        "tokenizer_config.json": {"eos_token": "<not there>"},
+        "special_tokens_map.json": {"mask_token": "<blank>", "eos_token": {"content": "<stop>"}},
+    },
+}
+
+
+def named(*special, **files):
+    """A tokenizer without a template whose files name the roles of its tokens."""
+    backend = Backend(models.BPE({"a": 0, "b": 1}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel()
+    backend.add_special_tokens(list(special))
+    return Tokenizer(backend, {name: json.dumps(tree).encode() for name, tree in files.items()})
+
+
+@pytest.mark.parametrize("files", ROLES.values(), ids=ROLES)
+def test_mask_and_end_are_those_that_the_files_name(files):
+    """Whatever they are called, and though others bear the usual names."""
+    for more in ((), ("<mask>", "</s>", "[SEP]")):
+        found = vocabulary_of(named(*more, "<blank>", "<stop>", **files))
+        names = [*more, "<blank>", "<stop>"]
+        assert found.mask == 2 + names.index("<blank>")
+        assert found.end == 2 + names.index("<stop>")
+
+
+def test_mask_and_end_are_found_by_their_names_where_no_file_names_them():
+    found = vocabulary_of(named("<|mask|>", "<|end_of_text|>", **{"tokenizer_config.json": {"mask_token": None}}))
+    assert (found.mask, found.end) == (2, 3)
+
+
 @pytest.mark.parametrize("fails", [1, 2])
 def test_a_tokenizer_is_whole_or_not_there(trained, tmp_path, monkeypatch, fails):
     """Whichever of its files cannot be put in place; a run takes what it finds for its tokenizer."""
