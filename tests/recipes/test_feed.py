@@ -90,7 +90,7 @@ def test_short_sequences_come_first():
     assert {place.stage for place in late} == {1}
     assert max(len(feed.draw(place).sample) for place in early) == 11
     assert max(len(feed.draw(place).sample) for place in late) == 32
-    assert progress.cursor == {"stage": 1, "epoch": 0, "offset": 4}
+    assert progress.cursor == {"stage": 1, "epoch": 0, "offset": 4, "lead": 0}
 
 
 def test_steps_of_similar_lengths():
@@ -100,7 +100,25 @@ def test_steps_of_similar_lengths():
         sizes = [len(feed.draw(place).sample) for place in feed.step(progress, 0.5)]
         spreads.append(max(sizes) - min(sizes))
     assert np.mean(spreads) < 2
-    assert progress.cursor == {"stage": 1, "epoch": 1, "offset": 0}
+    assert progress.cursor == {"stage": 1, "epoch": 1, "offset": 0, "lead": 0}
+
+
+@pytest.mark.parametrize("count", [401, 402, 403])
+def test_steps_of_similar_lengths_in_every_epoch(count):
+    """Only the step in which one epoch ends and the next begins may hold others; each sequence comes once an epoch."""
+    feed = make_feed(count=count, data__grouping="length")
+    progress, found = Progress(), []
+    for _ in range(5 * count // 4):
+        step = feed.step(progress, 0.5)
+        found += step
+        sizes = [len(feed.draw(place).sample) for place in step]
+        within = len({place.epoch for place in step}) == 1
+        assert max(sizes) - min(sizes) < (5 if within else 99), step
+    for epoch in range(4):
+        assert sorted(place.number for place in found if place.epoch == epoch) == list(range(count))
+    again = Progress(cursor={"stage": 1, "epoch": 3, "offset": 7, "lead": 3})
+    places, same = make_feed(count=count, data__grouping="length"), Progress(cursor=dict(again.cursor))
+    assert feed.step(again, 0.5) == places.step(same, 0.5)
 
 
 def test_no_sequence_is_one_line():
