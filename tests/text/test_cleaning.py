@@ -173,6 +173,19 @@ def test_near_duplicates_are_those_of_brute_force():
     assert all(jaccard(sets[i], sets[j]) > 0.6 and j < i for i, j in pairs.items())
 
 
+@pytest.mark.parametrize(("similarity", "count"), [(0.3, 30), (0.5, 18), (0.65, 12), (0.8, 5), (0.95, 1)])
+def test_near_copies_are_found_at_any_similarity(similarity, count):
+    """Of the pairs that agree as much, nearly all share a band, and so are compared."""
+    draw = random.Random(2)
+    bases = [prose(seed, 300) for seed in range(80)]
+    texts = bases + [changed(draw, base, count) for base in bases]
+    signatures = np.stack([signature(shingles_of(words_of(text))) for text in texts])
+    agree = (signatures[:80] == signatures[80:]).mean(axis=1) >= similarity
+    found = near_duplicates(signatures, similarity=similarity)
+    assert agree.sum() > 40
+    assert len(found.documents) >= 0.95 * agree.sum()
+
+
 @given(st.lists(st.text("ab ", max_size=40), min_size=1, max_size=8))
 def test_equal_shingles_give_equal_signatures_and_no_input_fails(texts):
     signatures = np.stack([signature(shingles_of(words_of(text))) for text in texts])

@@ -16,7 +16,7 @@ from tunesmith.base.files import cache_folder, load_tensors, save_tensors, tenso
 from tunesmith.text.cleaning import Cleaned, CleaningSettings, clean, dropped_of
 from tunesmith.text.corpus import Corpus
 
-_VERSION = 1  # of the filters: raise it when the same text would be judged otherwise
+_VERSION = 2  # of the filters: raise it when the same text would be judged otherwise
 
 
 def kept_documents(corpus: Corpus, settings: CleaningSettings | None, *, begins: Callable[[], object]) -> Cleaned:
