@@ -176,7 +176,7 @@ def _learn(
     objective.finish(model)
     if parallel.leads:
         listener.stage("evaluating")
-        _finish(out, trainee, objective, validation.losses(trainee), progress, settings, machine, ready)
+        _finish(out, trainee, objective, validation, progress, settings, machine, ready)
     parallel.barrier()
 
 
@@ -205,13 +205,14 @@ def _finish(
     out: Path,
     trainee: "Trainee",
     objective: Objective,
-    losses: Losses,
+    validation: Validation,
     progress: Progress,
     settings: PretrainSettings,
     machine: Machine,
     ready: Ready,
 ) -> None:
     """Save, and write the report and the metrics (last: they say that the run is whole)."""
+    losses = validation.losses(trainee)
     model = trainee.model.eval().cpu()
     save(model, out)
     for name, network in objective.networks.items():
@@ -219,7 +220,7 @@ def _finish(
             save(network.eval().cpu(), out / name)
     seconds = max(progress.seconds, 1e-9)
     metrics = {
-        **_dev_metrics(losses, ready, settings),
+        **_dev_metrics(losses, validation.bits_per_byte(losses)),
         "steps": progress.step,
         "examples_per_second": progress.examples / seconds,
         "tokens_per_second": progress.tokens / seconds,
@@ -244,7 +245,7 @@ def _finish(
     remove_quietly(out / "checkpoint")
 
 
-def _dev_metrics(losses: Losses, ready: Ready, settings: PretrainSettings) -> dict[str, Any]:
+def _dev_metrics(losses: Losses, bits_per_byte: float | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "dev": {"loss": losses.total, **{f"{term}_loss": value for term, value in losses.means.items()}},
         "metric": "loss",
@@ -254,8 +255,8 @@ def _dev_metrics(losses: Losses, ready: Ready, settings: PretrainSettings) -> di
     }
     if "lm" in losses.means:
         found["dev"]["perplexity"] = math.exp(min(losses.means["lm"], 700.0))
-    if settings.objective.choice_name() == "clm" and ready.dev.num_bytes:
-        found["dev"]["bits_per_byte"] = losses.means["lm"] / math.log(2) * ready.dev.num_tokens / ready.dev.num_bytes
+    if bits_per_byte is not None:
+        found["dev"]["bits_per_byte"] = bits_per_byte
     return found
 
 
