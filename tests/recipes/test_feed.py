@@ -55,6 +55,20 @@ def test_any_point_can_be_sought(at):
         assert a.stream.random() == b.stream.random()
 
 
+def test_a_cursor_behind_the_end_begins_the_next_epoch(monkeypatch):
+    """As one from a longer corpus would be; it must not look for ever for what is not there."""
+    feed, looks = make_feed(count=7), []
+
+    def order(*key):
+        looks.append(key)
+        assert len(looks) < 9, "goes round in circles"
+        return type(feed)._order_of(feed, *key)
+
+    monkeypatch.setattr(feed, "_order_of", order)
+    found = feed.step(Progress(cursor={"stage": 1, "epoch": 0, "offset": 12}), 0.5)
+    assert [place.epoch for place in found] == [1] * 4
+
+
 def test_masks_are_new_each_epoch_unless_they_are_static():
     def stream(feed, epoch):
         place = next(p for p in places(feed, 12 * 6) if p.epoch == epoch and p.number == 3)
@@ -81,7 +95,7 @@ def test_short_sequences_come_first():
     assert {place.stage for place in late} == {1}
     assert max(len(feed.draw(place).sample) for place in early) == 11
     assert max(len(feed.draw(place).sample) for place in late) == 32
-    assert progress.cursor == {"stage": 1, "epoch": 0, "offset": 4}
+    assert progress.cursor == {"stage": 1, "epoch": 0, "offset": 4, "lead": 0}
 
 
 def test_steps_of_similar_lengths():
@@ -91,7 +105,25 @@ def test_steps_of_similar_lengths():
         sizes = [len(feed.draw(place).sample) for place in feed.step(progress, 0.5)]
         spreads.append(max(sizes) - min(sizes))
     assert np.mean(spreads) < 2
-    assert progress.cursor == {"stage": 1, "epoch": 1, "offset": 0}
+    assert progress.cursor == {"stage": 1, "epoch": 1, "offset": 0, "lead": 0}
+
+
+@pytest.mark.parametrize("count", [401, 402, 403])
+def test_steps_of_similar_lengths_in_every_epoch(count):
+    """Only the step in which one epoch ends and the next begins may hold others; each sequence comes once an epoch."""
+    feed = make_feed(count=count, data__grouping="length")
+    progress, found = Progress(), []
+    for _ in range(5 * count // 4):
+        step = feed.step(progress, 0.5)
+        found += step
+        sizes = [len(feed.draw(place).sample) for place in step]
+        within = len({place.epoch for place in step}) == 1
+        assert max(sizes) - min(sizes) < (5 if within else 99), step
+    for epoch in range(4):
+        assert sorted(place.number for place in found if place.epoch == epoch) == list(range(count))
+    again = Progress(cursor={"stage": 1, "epoch": 3, "offset": 7, "lead": 3})
+    places, same = make_feed(count=count, data__grouping="length"), Progress(cursor=dict(again.cursor))
+    assert feed.step(again, 0.5) == places.step(same, 0.5)
 
 
 @pytest.mark.parametrize(

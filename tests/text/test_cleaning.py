@@ -1,5 +1,6 @@
 """Cleaning: each filter finds its own kind, real text passes, duplicates are found as brute force finds them."""
 
+import json
 import random
 import subprocess
 import sys
@@ -84,6 +85,19 @@ def test_no_more_than_three_examples_and_all_are_counted():
     assert found.num_kept == 1
 
 
+def test_what_was_found_can_be_kept_in_json():
+    """Also where the text holds half of a surrogate pair, which UTF-8 cannot write."""
+    found = clean(documents(["short \ud800", *["more"] * 3, *[prose(1)] * 2]), CleaningSettings())
+    tree = found.tree()
+    assert json.loads(json.dumps(tree, ensure_ascii=False).encode()) == tree
+    assert (tree["documents"], tree["kept"]) == (6, 1)
+    assert {reason: drop["count"] for reason, drop in tree["dropped"].items()} == {"too short": 4, "copies": 1}
+    assert tree["dropped"]["copies"]["examples"] == [
+        {"where": "a.txt line 6", "excerpt": prose(1)[:80].strip(), "like": 4}
+    ]
+    assert tree["dropped"]["too short"]["examples"][0]["excerpt"] == "short ?"
+
+
 def test_nothing_left_is_an_error():
     with pytest.raises(DataError, match=r"^data\.cleaning: drops every document \(3 too short\)"):
         clean(documents(["a", "b", "c"]), CleaningSettings())
@@ -157,6 +171,19 @@ def test_near_duplicates_are_those_of_brute_force():
     assert len(wanted) >= 15
     assert wanted.keys() <= pairs.keys()
     assert all(jaccard(sets[i], sets[j]) > 0.6 and j < i for i, j in pairs.items())
+
+
+@pytest.mark.parametrize(("similarity", "count"), [(0.3, 30), (0.5, 18), (0.65, 12), (0.8, 5), (0.95, 1)])
+def test_near_copies_are_found_at_any_similarity(similarity, count):
+    """Of the pairs that agree as much, nearly all share a band, and so are compared."""
+    draw = random.Random(2)
+    bases = [prose(seed, 300) for seed in range(80)]
+    texts = bases + [changed(draw, base, count) for base in bases]
+    signatures = np.stack([signature(shingles_of(words_of(text))) for text in texts])
+    agree = (signatures[:80] == signatures[80:]).mean(axis=1) >= similarity
+    found = near_duplicates(signatures, similarity=similarity)
+    assert agree.sum() > 40
+    assert len(found.documents) >= 0.95 * agree.sum()
 
 
 @given(st.lists(st.text("ab ", max_size=40), min_size=1, max_size=8))

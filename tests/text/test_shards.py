@@ -4,6 +4,7 @@ This file is also the program of a process that is killed: ``python test_shards.
 """
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
 from tunesmith.base.errors import DataError, SettingError, StorageError
-from tunesmith.text import shard_files
+from tunesmith.text import shard_files, verified
 from tunesmith.text.corpus import Corpus, CorpusSettings, open_corpus
 from tunesmith.text.sentences import split_sentences
 from tunesmith.text.shards import ShardedTokens, ShardSettings, tokenised
@@ -69,7 +70,8 @@ def make(corpus, tokenizer, folder, **settings):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """All but the times at which files were verified."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "verified.json"}
 
 
 @pytest.fixture(scope="module")
@@ -229,12 +231,56 @@ def test_damage_is_named_and_mended(corpus, tokenizers, made, copy, name, damage
     assert contents(make(corpus, tokenizers["gpt2"], copy.parent).folder) == contents(made.folder)
 
 
-def test_sizes_alone_do_not_read_the_files(made, copy):
-    flip(copy / "00001.tokens.bin")
-    assert ShardedTokens(copy, check="sizes").num_tokens == made.num_tokens
-    (copy / "00001.tokens.bin").unlink()
-    with pytest.raises(DataError, match="missing"):
-        ShardedTokens(copy, check="sizes")
+@pytest.fixture
+def hashed(monkeypatch):
+    """Names of the files whose checksums are computed."""
+    found = []
+
+    def file_hash(path):
+        found.append(path.name)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(verified, "file_hash", file_hash)
+    return found
+
+
+def test_a_file_is_hashed_once_for_its_content(made, copy, hashed):
+    """Another time or size asks for it again, and so does a record that is lost or damaged."""
+    (copy / "verified.json").unlink(missing_ok=True)
+    ShardedTokens(copy)
+    files = sorted(path.name for path in copy.glob("*.bin"))
+    assert sorted(hashed) == files
+    hashed.clear()
+    assert ShardedTokens(copy).num_tokens == made.num_tokens
+    assert hashed == []
+    os.utime(copy / files[3], ns=(1, 1))
+    ShardedTokens(copy)
+    ShardedTokens(copy)
+    assert hashed == [files[3]]
+    for damage in (Path.unlink, lambda path: path.write_text("{"), lambda path: path.write_text("[]")):
+        hashed.clear()
+        damage(copy / "verified.json")
+        ShardedTokens(copy)
+        assert sorted(hashed) == files
+
+
+@pytest.mark.parametrize("name", ["00001.tokens.bin", "00001.bounds.bin"])
+def test_damage_behind_a_first_look_is_found_at_any_size(copy, name):
+    ShardedTokens(copy)
+    flip(copy / name)
+    for _ in range(2):  # what was found wrong is not taken for verified
+        with pytest.raises(DataError, match=f"{name}: this shard is damaged: its SHA-256"):
+            ShardedTokens(copy)
+
+
+def test_shards_that_cannot_be_written_to_can_be_read(made, copy, monkeypatch):
+    (copy / "verified.json").unlink(missing_ok=True)
+
+    def refuse(path, tree):
+        raise StorageError(f"{path}: cannot write: no permission: choose another folder")
+
+    monkeypatch.setattr(verified, "write_json", refuse)
+    assert ShardedTokens(copy).num_tokens == made.num_tokens
 
 
 def test_whole_shards_are_kept(corpus, tokenizers, made, copy):

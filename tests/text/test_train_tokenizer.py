@@ -1,7 +1,9 @@
 """Trained tokenizers: the same bytes each time, what transformers makes of them, what objectives are told of them."""
 
+import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import transformers
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
-from tunesmith.base.errors import CheckpointError, DataError, SettingError
+from tunesmith.base.errors import CheckpointError, DataError, SettingError, StorageError
 from tunesmith.text.corpus import CorpusSettings, Document, open_corpus
 from tunesmith.text.sample import vocabulary_of
 from tunesmith.text.tokenizer import Tokenizer, load_tokenizer
@@ -185,6 +187,7 @@ def test_the_full_stop_of_chinese_ends_a_sentence_in_bytes():
 
 KINDS = (("bert", "wordpiece"), ("roberta", "bpe"), ("t5", "unigram"))
 SCRIPT = """
+import errno
 import hashlib, json, sys
 from tunesmith.text.corpus import Document
 from tunesmith.text.train_tokenizer import TokenizerSettings, train_tokenizer
@@ -285,3 +288,60 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path):
     backend.pre_tokenizer = pre_tokenizers.ByteLevel()
     with pytest.raises(CheckpointError, match="has no token that ends a text"):
         vocabulary_of(Tokenizer(backend, {}))
+
+
+ROLES = {
+    "as text": {"tokenizer_config.json": {"mask_token": "<blank>", "eos_token": "<stop>"}},
+    "as tables": {
+        "tokenizer_config.json": {"mask_token": {"content": "<blank>"}, "eos_token": None, "sep_token": "<stop>"}
+    },
+    "in the other file": {
+        "tokenizer_config.json": {"eos_token": "<not there>"},
+        "special_tokens_map.json": {"mask_token": "<blank>", "eos_token": {"content": "<stop>"}},
+    },
+}
+
+
+def named(*special, **files):
+    """A tokenizer without a template whose files name the roles of its tokens."""
+    backend = Backend(models.BPE({"a": 0, "b": 1}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel()
+    backend.add_special_tokens(list(special))
+    return Tokenizer(backend, {name: json.dumps(tree).encode() for name, tree in files.items()})
+
+
+@pytest.mark.parametrize("files", ROLES.values(), ids=ROLES)
+def test_mask_and_end_are_those_that_the_files_name(files):
+    """Whatever they are called, and though others bear the usual names."""
+    for more in ((), ("<mask>", "</s>", "[SEP]")):
+        found = vocabulary_of(named(*more, "<blank>", "<stop>", **files))
+        names = [*more, "<blank>", "<stop>"]
+        assert found.mask == 2 + names.index("<blank>")
+        assert found.end == 2 + names.index("<stop>")
+
+
+def test_mask_and_end_are_found_by_their_names_where_no_file_names_them():
+    found = vocabulary_of(named("<|mask|>", "<|end_of_text|>", **{"tokenizer_config.json": {"mask_token": None}}))
+    assert (found.mask, found.end) == (2, 3)
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_tokenizer_is_whole_or_not_there(trained, tmp_path, monkeypatch, fails):
+    """Whichever of its files cannot be put in place; a run takes what it finds for its tokenizer."""
+    real, replaced = os.replace, []
+
+    def replace(source, target):
+        replaced.append(target)
+        if len(replaced) == fails:
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(StorageError):
+        trained["roberta"].save(tmp_path)
+    assert load_tokenizer(tmp_path) is None
+    monkeypatch.undo()
+    trained["roberta"].save(tmp_path)
+    whole = load_tokenizer(tmp_path)
+    assert whole is not None
+    assert whole.files.keys() == {"tokenizer.json", "tokenizer_config.json"}

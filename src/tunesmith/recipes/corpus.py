@@ -8,18 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from tunesmith.base.errors import DataError
+from tunesmith.base.files import write_json
 from tunesmith.base.random import numpy_stream
 from tunesmith.base.shapes import Bool
+from tunesmith.recipes.corpus_record import check_corpus
+from tunesmith.recipes.kept import kept_documents
 from tunesmith.recipes.listener import Listener
 from tunesmith.recipes.open import open_tokenizer
 from tunesmith.recipes.pretrain_settings import PretrainSettings
-from tunesmith.text.cleaning import clean
+from tunesmith.text.cleaning import Cleaned
 from tunesmith.text.corpus import Corpus, CorpusSettings, Document, open_corpus
 from tunesmith.text.sample import Vocabulary, vocabulary_of
 from tunesmith.text.shards import ShardedTokens, ShardSettings, tokenised
 from tunesmith.text.tokenizer import Tokenizer, load_tokenizer
 from tunesmith.text.train_tokenizer import train_tokenizer
 
+CLEANING = "cleaning.json"
 Keep = Bool[np.ndarray, "D"]
 
 
@@ -32,12 +36,14 @@ class Ready:
         dev: Documents held back.
         tokenizer: Made them.
         vocabulary: What it knows.
+        cleaning: What was dropped before, and why; None where cleaning was not asked for.
     """
 
     train: ShardedTokens
     dev: ShardedTokens
     tokenizer: Tokenizer
     vocabulary: Vocabulary
+    cleaning: Cleaned | None
 
 
 def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listener: Listener) -> Ready:
@@ -45,12 +51,12 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
 
     Args:
         source: File, folder or hub id.
-        out: Folder of the run: a tokenizer that is trained is kept in it.
+        out: Folder of the run: a tokenizer that is trained, what the corpus was and what was dropped are kept in it.
         settings: All settings.
         listener: Hears what is done.
 
     Raises:
-        UserError: The corpus or the tokenizer cannot be used; one line says why.
+        UserError: The corpus or the tokenizer cannot be used, or the run began with another corpus; one line says why.
     """
     # only what the text depends on: the cache is keyed by it, and other processes read it
     reading = CorpusSettings(**{name: getattr(settings.data, name) for name in CorpusSettings.model_fields})
@@ -59,12 +65,15 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
         listener.note(f"corpus: not read: {', '.join(corpora.ignored)}")
     if "train" not in corpora.splits:
         raise DataError(f"{source}: holds no train split: name a file, or a folder with a file that begins with train")
+    check_corpus(source, corpora.splits, out)
     train = corpora.splits["train"]
-    kept = _cleaned(train, settings, listener)
+    cleaning = _cleaned(train, out, settings, listener)
+    kept = None if cleaning is None else cleaning.keep
     if "dev" in corpora.splits:
         dev, kept_of_dev = corpora.splits["dev"], None
     else:
-        held = _held_back(train, kept, settings, listener)
+        every = kept if kept is not None else kept_documents(train, None, begins=lambda: None).keep
+        held = _held_back(train, every, settings, listener)
         dev, kept_of_dev = train, held
         kept = ~held if kept is None else kept & ~held
     tokenizer = _tokenizer(train, kept, out, settings, listener)
@@ -80,6 +89,7 @@ def make_ready(source: str | Path, out: Path, settings: PretrainSettings, listen
         dev=tokenised(dev, tokenizer, settings=shards, keep=kept_of_dev, waiting=waiting),
         tokenizer=tokenizer,
         vocabulary=vocabulary_of(tokenizer),
+        cleaning=cleaning,
     )
 
 
@@ -93,29 +103,32 @@ class _Kept:
         return (document for document in self.corpus if self.kept is None or self.kept[document.number])
 
 
-def _cleaned(corpus: Corpus, settings: PretrainSettings, listener: Listener) -> Keep | None:
-    """Which documents are of use; None for all."""
+def _cleaned(corpus: Corpus, out: Path, settings: PretrainSettings, listener: Listener) -> Cleaned | None:
+    """Which documents are of use; what is dropped stands in the run's folder. None: all are."""
     if settings.data.cleaning is None:
         return None
-    listener.stage("cleaning")
-    found = clean(corpus, settings.data.cleaning)
+    found = kept_documents(corpus, settings.data.cleaning, begins=lambda: listener.stage("cleaning"))
     listener.note(found.summary())
-    if not found.num_kept:
-        raise DataError(f"{corpus.name}: cleaning leaves no document: loosen data.cleaning")
-    return found.keep
+    if not (out / CLEANING).exists():  # by this run, or by the process that leads it
+        write_json(out / CLEANING, found.tree())
+    return found
 
 
-def _held_back(corpus: Corpus, kept: Keep | None, settings: PretrainSettings, listener: Listener) -> Keep:
-    """A random part of the documents, the same each time, as dev split."""
-    usable = np.flatnonzero(kept) if kept is not None else np.arange(sum(1 for _ in corpus))
+def _held_back(corpus: Corpus, kept: Keep, settings: PretrainSettings, listener: Listener) -> Keep:
+    """A random part of the documents, the same each time, as dev split.
+
+    They are two or more where as many are left: second texts are taken from other documents of the same split.
+    """
+    usable = np.flatnonzero(kept)
     if len(usable) < 2:
         raise DataError(
             f"{corpus.name}: is one document, so none can be held back: give a folder with train and dev files, or "
             "split it by data.documents=lines"
         )
-    count = min(len(usable) - 1, max(1, round(settings.data.dev_share * len(usable))))
+    least = 2 if len(usable) >= 4 else 1
+    count = min(len(usable) - 1, max(least, round(settings.data.dev_share * len(usable))))
     listener.note(f"corpus: no dev split, so {count} of {len(usable)} documents are held back")
-    held = np.zeros(len(kept) if kept is not None else len(usable), dtype=bool)
+    held = np.zeros(len(kept), dtype=bool)
     held[numpy_stream("held back").permutation(usable)[:count]] = True
     return held
 

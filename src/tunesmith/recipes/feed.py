@@ -46,7 +46,7 @@ class Feed:
     def __init__(self, tokens: Tokens, frame: Frame, settings: PretrainSettings):
         self.tokens, self.frame, self.settings = tokens, frame, settings
         self._samples: dict[tuple[int, int], Samples] = {}
-        self._order: tuple[tuple[int, int], _Order] | None = None
+        self._order: tuple[tuple[int, int, int], _Order] | None = None
 
     def batch_size(self, spent: float) -> int:
         """Sequences of the step that begins when this share of the budget is spent."""
@@ -65,15 +65,16 @@ class Feed:
         stage = self.stage(spent)
         cursor = progress.cursor
         if cursor.get("stage") != stage:
-            cursor.update(stage=stage, epoch=0, offset=0)
+            cursor.update(stage=stage, epoch=0, offset=0, lead=0)
         found: list[Place] = []
         while len(found) < self.batch_size(spent):
-            order = self._order_of(stage, cursor["epoch"])
+            order = self._order_of(stage, cursor["epoch"], cursor.get("lead", 0))
             taken = order[cursor["offset"] : cursor["offset"] + self.batch_size(spent) - len(found)]
             found += [Place(stage, cursor["epoch"], int(number)) for number in taken]
             cursor["offset"] += len(taken)
-            if cursor["offset"] == len(order):
-                cursor.update(epoch=cursor["epoch"] + 1, offset=0)
+            if cursor["offset"] >= len(order):
+                missing = self.batch_size(spent) - len(found)  # the next epoch leads with them
+                cursor.update(epoch=cursor["epoch"] + 1, offset=0, lead=missing)
         return found
 
     def draw(self, place: Place) -> Drawn:
@@ -122,14 +123,17 @@ class Feed:
         duplicates = self.settings.objective.duplicates
         return epoch if duplicates is None else epoch % duplicates
 
-    def _order_of(self, stage: int, epoch: int) -> Int[np.ndarray, "N"]:
-        if self._order is None or self._order[0] != (stage, epoch):
+    def _order_of(self, stage: int, epoch: int, lead: int) -> Int[np.ndarray, "N"]:
+        """Numbers of an epoch's samples, of which the first ``lead`` fill the step that the epoch before began."""
+        if self._order is None or self._order[0] != (stage, epoch, lead):
             samples = self.samples(stage, epoch)
             stream = numpy_stream("order", self.settings.train.seed, stage, epoch)
             order = stream.permutation(len(samples))
             if self.settings.data.grouping == "length":
-                order = _grouped(order, samples.lengths, self.settings.train.batch_size, stream)
-            self._order = (stage, epoch), order
+                batch_size = self.settings.train.batch_size
+                rest = _grouped(order[lead:], samples.lengths, batch_size, stream)
+                order = np.concatenate([order[:lead], rest])
+            self._order = (stage, epoch, lead), order
         return self._order[1]
 
 
@@ -157,13 +161,12 @@ def cut(
 
 
 def _grouped(
-    order: Int[np.ndarray, "N"], lengths: Int[np.ndarray, "N"], batch_size: int, stream: np.random.Generator
-) -> Int[np.ndarray, "N"]:
-    """Sort within stretches of some steps, then shuffle the steps of each stretch."""
-    parts = []
-    for start in range(0, len(order), NEIGHBOURS * batch_size):
-        part = order[start : start + NEIGHBOURS * batch_size]
-        part = part[np.argsort(lengths[part], kind="stable")]
-        steps = [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-        parts += [steps[i] for i in stream.permutation(len(steps))]
-    return np.concatenate(parts)
+    order: Int[np.ndarray, "M"], lengths: Int[np.ndarray, "N"], batch_size: int, stream: np.random.Generator
+) -> Int[np.ndarray, "M"]:
+    """Sort within stretches of some steps, then shuffle the steps of each stretch; what fills no step comes last."""
+    parts, full = [], len(order) // batch_size * batch_size
+    for start in range(0, full, NEIGHBOURS * batch_size):
+        part = order[start : min(start + NEIGHBOURS * batch_size, full)]
+        steps = part[np.argsort(lengths[part], kind="stable")].reshape(-1, batch_size)
+        parts.append(steps[stream.permutation(len(steps))].reshape(-1))
+    return np.concatenate([*parts, order[full:]])

@@ -142,6 +142,7 @@ def _learn(
     total = sum(p.numel() for p in trainee.parameters())
     feed = Feed(ready.train, ready.vocabulary.frame, settings)
     plan = make_plan(settings, feed)
+    sequences = len(feed.samples(1, 0))  # before the dev part is cut, so that its faults are its own
     validation = Validation(ready.dev, ready.vocabulary.frame, objective, settings, machine)
     wrapped = parallel.wrap(
         trainee,
@@ -163,7 +164,7 @@ def _learn(
     )
     listener.note(
         f"{settings.objective.choice_name()} on {total / 1e6:.1f} M parameters, {ready.train.num_tokens / 1e6:.2f} M "
-        f"tokens, {len(feed.samples(1, 0))} sequences an epoch"
+        f"tokens, {sequences} sequences an epoch"
     )
 
     def evaluate() -> Evaluation:
@@ -176,7 +177,7 @@ def _learn(
     def report(progress: Progress) -> None:
         hearing.step(progress, plan.spent(progress))
         if progress.curve and progress.curve[-1]["step"] == progress.step:
-            parallel.leader_does(lambda: _write_curves(out, progress, plan, settings, machine))
+            parallel.leader_does(lambda: _write_curves(out, progress, plan, settings, machine, ready))
 
     with tracked(listener, settings.train.track if parallel.leads else None, out) as hearing:
         progress = train(
@@ -194,9 +195,7 @@ def _learn(
     model.compute_dtype = None
     objective.finish(model)
     listener.stage("evaluating")
-    parallel.leader_does(
-        lambda: _finish(out, trainee, objective, validation.losses(trainee), progress, settings, machine, ready)
-    )
+    parallel.leader_does(lambda: _finish(out, trainee, objective, validation, progress, settings, machine, ready))
 
 
 def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:
@@ -226,7 +225,9 @@ def _epochs_of_a_step(feed: Feed) -> float:
     return float(np.mean([feed.batch_size(spent) / len(feed.samples(feed.stage(spent), 0)) for spent in moments]))
 
 
-def _write_curves(out: Path, progress: Progress, plan: Plan, settings: PretrainSettings, machine: Machine) -> None:
+def _write_curves(
+    out: Path, progress: Progress, plan: Plan, settings: PretrainSettings, machine: Machine, ready: Ready
+) -> None:
     """The curves and the report as they are now: a run that goes on, was stopped or diverged has them too."""
     metrics = {
         "state": f"unfinished: {plan.spent(progress):.0%} of the budget is spent".replace("%", " %"),
@@ -237,25 +238,30 @@ def _write_curves(out: Path, progress: Progress, plan: Plan, settings: PretrainS
         "train_seconds": progress.seconds,
         "precision": machine.precision,
     }
-    _write_report(out, progress, metrics, settings)
+    _write_report(out, progress, metrics, settings, ready)
 
 
-def _write_report(out: Path, progress: Progress, metrics: Mapping[str, Any], settings: PretrainSettings) -> None:
+def _write_report(
+    out: Path, progress: Progress, metrics: Mapping[str, Any], settings: PretrainSettings, ready: Ready
+) -> None:
     write_atomic(out / "curve.json", json.dumps(progress.curve))
-    write_atomic(out / "report.html", render_training(progress.curve, metrics, settings.model_dump(mode="json")))
+    cleaning = None if ready.cleaning is None else ready.cleaning.tree()
+    page = render_training(progress.curve, metrics, settings.model_dump(mode="json"), cleaning)
+    write_atomic(out / "report.html", page)
 
 
 def _finish(
     out: Path,
     trainee: "Trainee",
     objective: Objective,
-    losses: Losses,
+    validation: Validation,
     progress: Progress,
     settings: PretrainSettings,
     machine: Machine,
     ready: Ready,
 ) -> None:
     """Save, and write the report and the metrics (last: they say that the run is whole)."""
+    losses = validation.losses(trainee)
     model = trainee.model.eval().cpu()
     save(model, out)
     for name, network in objective.networks.items():
@@ -263,7 +269,7 @@ def _finish(
             save(network.eval().cpu(), out / name)
     seconds = max(progress.seconds, 1e-9)
     metrics = {
-        **_dev_metrics(losses, ready, settings),
+        **_dev_metrics(losses, validation.bits_per_byte(losses)),
         "steps": progress.step,
         "examples_per_second": progress.examples / seconds,
         "tokens_per_second": progress.tokens / seconds,
@@ -280,12 +286,12 @@ def _finish(
         ),
         "precision": machine.precision,
     }
-    _write_report(out, progress, metrics, settings)
+    _write_report(out, progress, metrics, settings, ready)
     write_json(out / METRICS, metrics)
     remove_quietly(out / "checkpoint")
 
 
-def _dev_metrics(losses: Losses, ready: Ready, settings: PretrainSettings) -> dict[str, Any]:
+def _dev_metrics(losses: Losses, bits_per_byte: float | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "dev": {"loss": losses.total, **{f"{term}_loss": value for term, value in losses.means.items()}},
         "metric": "loss",
@@ -295,8 +301,8 @@ def _dev_metrics(losses: Losses, ready: Ready, settings: PretrainSettings) -> di
     }
     if "lm" in losses.means:
         found["dev"]["perplexity"] = math.exp(min(losses.means["lm"], 700.0))
-    if settings.objective.choice_name() == "clm" and ready.dev.num_bytes:
-        found["dev"]["bits_per_byte"] = losses.means["lm"] / math.log(2) * ready.dev.num_tokens / ready.dev.num_bytes
+    if bits_per_byte is not None:
+        found["dev"]["bits_per_byte"] = bits_per_byte
     return found
 
 

@@ -1,5 +1,6 @@
 """Validation losses of pretraining: always the same sequences and masks, and what a constant guess would get."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tunesmith.base.errors import DataError, SettingError
 from tunesmith.base.random import numpy_stream
 from tunesmith.objectives import Batch, Objective
+from tunesmith.objectives.clm import CLM
 from tunesmith.recipes.feed import cut
 from tunesmith.recipes.pretrain_settings import PretrainSettings
 from tunesmith.text.batching import cut_by_tokens
@@ -51,21 +54,31 @@ class Validation:
         objective: What is learnt.
         settings: All settings.
         machine: Where to compute.
+
+    Raises:
+        DataError: The documents are too few, or too short, to give a sequence.
     """
 
     def __init__(
         self, tokens: Tokens, frame: Frame, objective: Objective, settings: PretrainSettings, machine: Machine
     ):
-        samples = cut(
-            tokens,
-            frame,
-            settings.input,
-            settings.objective,
-            max_tokens=settings.data.max_tokens,
-            stream=lambda *parts: numpy_stream("dev input", *parts),
-        )
+        try:
+            samples = cut(
+                tokens,
+                frame,
+                settings.input,
+                settings.objective,
+                max_tokens=settings.data.max_tokens,
+                stream=lambda *parts: numpy_stream("dev input", *parts),
+            )
+        except (DataError, SettingError) as error:  # inputs do not know which part they are given
+            size = f"{tokens.num_documents} document{'s' * (tokens.num_documents != 1)}, {tokens.num_tokens} tokens"
+            raise DataError(
+                f"corpus: its dev part ({size}) is too small ({error}): raise data.dev_share, or give more dev text"
+            ) from None
         chosen = numpy_stream("dev order").permutation(len(samples))[: settings.data.dev_sequences]
         self.samples = {int(i): samples[int(i)] for i in np.sort(chosen)}
+        self.text = tokens
         self.objective, self.machine = objective, machine
         self.max_tokens = settings.train.micro_batch_tokens
 
@@ -94,6 +107,20 @@ class Validation:
             constants={term: _entropy(found) for term, found in labels.items()},
             weights={term: weight for phase in self.objective.phases for term, weight in phase.terms.items()},
         )
+
+    def bits_per_byte(self, losses: Losses) -> float | None:
+        """All bits of causal language modelling over the bytes of the text that is looked at, its share by tokens.
+
+        A mixture gives only some of the sequences to it, whose mean then stands for all. None where the objective has
+        no such part, or the bytes are not known.
+        """
+        mean = losses.means.get("lm") if isinstance(self.objective, CLM) else losses.means.get("clm.lm")
+        samples = self.samples.values()
+        text = sum(int((~sample.special).sum()) for sample in samples)
+        if mean is None or not text or not self.text.num_bytes:
+            return None
+        targets = sum(len(sample) - len(sample.lengths) for sample in samples)  # all but the first of each document
+        return mean / math.log(2) * targets / (self.text.num_bytes * text / self.text.num_tokens)
 
     def unreached(self, trainee: torch.nn.Module) -> set[str]:
         """Parameters that the loss of some phase has no gradient for; its first batch tells, as all reach the same."""

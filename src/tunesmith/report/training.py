@@ -32,7 +32,12 @@ class Term:
     constant: float | None
 
 
-def render_training(curve: Sequence[Look], metrics: Mapping[str, object], settings: Mapping[str, object]) -> str:
+def render_training(
+    curve: Sequence[Look],
+    metrics: Mapping[str, object],
+    settings: Mapping[str, object],
+    cleaning: Mapping[str, object] | None = None,
+) -> str:
     """The whole report as the text of an HTML file.
 
     Args:
@@ -40,6 +45,7 @@ def render_training(curve: Sequence[Look], metrics: Mapping[str, object], settin
         metrics: What ``metrics.json`` holds, and the ``state`` of a run that is not finished; an absent number is left
             out.
         settings: All settings of the run.
+        cleaning: What ``cleaning.json`` holds; None where nothing was cleaned.
     """
     terms = loss_terms(curve, metrics)
     constant = constant_loss(metrics)
@@ -58,6 +64,7 @@ def render_training(curve: Sequence[Look], metrics: Mapping[str, object], settin
             "term_curves": [plate for plate in pictures if plate.svg],
             "below": below,
             "number_text": number_text,
+            "cleaning": cleaning,
             "facts": facts(metrics, settings),
             "settings": toml_text(settings),
             "next_steps": next_steps(metrics),

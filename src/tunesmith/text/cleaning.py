@@ -8,9 +8,9 @@ import functools
 import hashlib
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
@@ -96,6 +96,14 @@ class Dropped:
     examples: list[Example] = field(default_factory=list)
 
 
+def dropped_of(tree: Mapping[str, Any]) -> dict[str, Dropped]:
+    """What ``Cleaned.tree`` gives as ``dropped``, read again."""
+    return {
+        reason: Dropped(found["count"], [Example(**example) for example in found["examples"]])
+        for reason, found in tree.items()
+    }
+
+
 @dataclass(frozen=True)
 class Cleaned:
     """What cleaning found.
@@ -117,6 +125,11 @@ class Cleaned:
         """One line that says what happened."""
         reasons = ", ".join(f"{dropped.count} {reason}" for reason, dropped in self.dropped.items())
         return f"kept {self.num_kept} of {len(self.keep)} documents" + (f"; dropped: {reasons}" if reasons else "")
+
+    def tree(self) -> dict[str, Any]:
+        """What was dropped and why, as JSON holds it."""
+        dropped = {reason: asdict(found) for reason, found in self.dropped.items()}
+        return {"documents": len(self.keep), "kept": self.num_kept, "dropped": dropped}
 
 
 def clean(corpus: Iterable[Document], settings: CleaningSettings) -> Cleaned:
@@ -166,7 +179,13 @@ def _count(dropped: dict[str, Dropped], reason: str, document: Document, like: i
     found = dropped.setdefault(reason, Dropped())
     found.count += 1
     if len(found.examples) < _EXAMPLES:
-        found.examples.append(Example(document.where, " ".join(document.text[: 2 * _EXCERPT].split())[:_EXCERPT], like))
+        excerpt = " ".join(document.text[: 2 * _EXCERPT].split())[:_EXCERPT]
+        found.examples.append(Example(_writable(document.where), _writable(excerpt), like))
+
+
+def _writable(text: str) -> str:
+    """Paths and texts may hold lone surrogates, which no UTF-8 file can."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _describe(corpus: Iterable[Document], copies: Sequence[tuple[str, int, int]], dropped: dict[str, Dropped]) -> None:

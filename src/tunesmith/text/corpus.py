@@ -3,6 +3,7 @@
 Nothing here executes what it reads, and nothing is held in memory beyond one document.
 """
 
+import functools
 import hashlib
 import itertools
 import os
@@ -136,15 +137,14 @@ class Corpus:
 
     def fingerprint(self) -> str:
         """Hash of all that the documents depend on: order, kind, size and content of the files, and the settings."""
-        digest = hashlib.sha256(self.settings.model_dump_json().encode())
-        if self.hub is not None:
-            digest.update(repr(self.hub).encode())
-        for path in self.files:
-            try:
-                digest.update(f"{extension_of(path.name)} {path.stat().st_size} {file_hash(path)}\n".encode())
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read ({error.strerror}): check the path") from None
-        return digest.hexdigest()
+        return _fingerprint(self, self.stamps())
+
+    def stamps(self) -> tuple[tuple[int, int], ...]:
+        """Size and time of change of each file, to see whether they change while they are read."""
+        try:
+            return tuple((found.st_size, found.st_mtime_ns) for found in (path.stat() for path in self.files))
+        except OSError as error:
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror}): check the path") from None
 
     def _from_files(self) -> Iterator[tuple[str, int, str]]:
         settings = self.settings
@@ -176,6 +176,20 @@ class Corpus:
             raise
         except Exception as error:  # the library raises dozens of types, for the network, the hub and the files alike
             raise DataError(f"{hub.name}: cannot be read from the hub ({one_line(error)}): check the network") from None
+
+
+@functools.lru_cache(maxsize=16)
+def _fingerprint(corpus: Corpus, stamps: tuple[tuple[int, int], ...]) -> str:
+    """See `Corpus.fingerprint`; remembered as long as the files are the same, as several ask for it."""
+    digest = hashlib.sha256(corpus.settings.model_dump_json().encode())
+    if corpus.hub is not None:
+        digest.update(repr(corpus.hub).encode())
+    for path, (size, _) in zip(corpus.files, stamps, strict=True):
+        try:
+            digest.update(f"{extension_of(path.name)} {size} {file_hash(path)}\n".encode())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}): check the path") from None
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

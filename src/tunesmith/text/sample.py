@@ -248,10 +248,12 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
     texts = [decoders.ByteLevel().decode([piece]) for piece in pieces] if byte_level else pieces
     ends = np.array([text[-1:] in _SENTENCE_ENDS and text != "" for text in texts], dtype=bool)
 
-    def first(candidates: tuple[str, ...]) -> int | None:
-        return next((names[name] for name in candidates if name in names), None)
+    def first(candidates: tuple[str, ...], *roles: str) -> int | None:
+        """The token that the tokenizer's files name for a role, else one that bears a usual name."""
+        ids = (*(tokenizer.role_id(role) for role in roles), *(names.get(name) for name in candidates))
+        return next((i for i in ids if i is not None), None)
 
-    frame = _frame(tokenizer, end=first(_ENDS))
+    frame = _frame(tokenizer, end=first(_ENDS, "eos_token", "sep_token"))
     sentinels = []
     while f"<extra_id_{len(sentinels)}>" in names:
         sentinels.append(names[f"<extra_id_{len(sentinels)}>"])
@@ -259,7 +261,7 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
         size=size,
         special=special,
         begins_word=begins | special,
-        mask=first(_MASKS),
+        mask=first(_MASKS, "mask_token"),
         pad=tokenizer.pad_id,
         begin=frame.before[0] if frame.before else None if backend.num_special_tokens_to_add(False) else first(_BEGINS),
         end=frame.after[0],

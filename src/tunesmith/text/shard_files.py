@@ -6,7 +6,7 @@ each document as uint32; both are plain little-endian arrays. ``00007.json`` com
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,11 +70,15 @@ class ShardIndex:
         both = np.fromfile(self.bounds_path(folder), BOUNDS)
         return both[: self.num_sentences], both[self.num_sentences :]
 
-    def check(self, folder: Path, *, content: Literal["sizes", "checksums"]) -> None:
+    def check(self, folder: Path, *, holds: Callable[[Path, str], bool]) -> None:
         """See that the files are there and whole.
 
+        Args:
+            folder: Where they lie.
+            holds: Says whether a file has a SHA-256.
+
         Raises:
-            DataError: One is missing, of another size, or (for ``checksums``) of other content.
+            DataError: One is missing, of another size, or of other content.
         """
         sizes = (
             (self.tokens_path(folder), self.num_tokens * DTYPES[self.id_type].itemsize, self.tokens_sha256),
@@ -85,7 +89,7 @@ class ShardIndex:
                 found = path.stat().st_size
                 if found != size:
                     raise DataError(f"{path}: this shard is damaged: it has {found} bytes and not {size}: {MEND}")
-                if content == "checksums" and file_hash(path) != sha256:
+                if not holds(path, sha256):
                     raise DataError(f"{path}: this shard is damaged: its SHA-256 is not that in its index: {MEND}")
             except FileNotFoundError:
                 raise DataError(f"{path}: this shard is missing: {MEND}") from None
@@ -140,7 +144,7 @@ def read_shard(folder: Path, *, key: str, number: int) -> ShardIndex | None:
     """The index of a shard that is whole, checksums and all; None where it is not."""
     try:
         index = as_index(read_json(index_path(folder, number)), index_path(folder, number))
-        index.check(folder, content="checksums")
+        index.check(folder, holds=lambda path, sha256: file_hash(path) == sha256)
     except (CheckpointError, DataError):
         return None
     return index if (index.key, index.number) == (key, number) else None

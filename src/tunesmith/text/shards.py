@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -30,9 +30,9 @@ from tunesmith.text.shard_files import MEND, IdType, ShardIndex, as_index
 from tunesmith.text.tokenise import Job, job_line, make_shards
 from tunesmith.text.tokenizer import Tokenizer
 from tunesmith.text.tokens import Tokens
+from tunesmith.text.verified import Verified
 
 _VERSION = 1  # of the format and of what makes sentences: raise it when the same text would give other shards
-FULL_CHECK_BYTES = 2**30
 
 
 class ShardSettings(Config):
@@ -49,19 +49,15 @@ class ShardSettings(Config):
         le=256,
         description="Processes that tokenise; 0: this one, with the threads of the tokenizer library.",
     )
-    check: Literal["sizes", "small", "checksums"] = pydantic.Field(
-        default="small",
-        description="What is verified at opening: sizes of the files; their SHA-256 (checksums); or (small) SHA-256 "
-        "up to 1 GiB in all, which takes about a second, and sizes beyond.",
-    )
 
 
 class ShardedTokens(Tokens):
     """Tokens on disk; token ids are mapped into memory, bounds of sentences and documents are held.
 
+    Each file is verified by its SHA-256, once for its content: see `Verified`.
+
     Args:
         folder: The folder of the shards.
-        check: What is verified, as ``ShardSettings.check``.
 
     Attributes:
         folder: The folder of the shards.
@@ -71,13 +67,12 @@ class ShardedTokens(Tokens):
         DataError: A file is missing or damaged.
     """
 
-    def __init__(self, folder: Path, *, check: Literal["sizes", "small", "checksums"] = "small"):
+    def __init__(self, folder: Path):
         self.folder = folder
-        found = _read_index(folder)
-        size = sum(4 * index.num_tokens for index in found)
-        content = "sizes" if check == "sizes" or (check == "small" and size > FULL_CHECK_BYTES) else "checksums"
+        found, verified = _read_index(folder), Verified(folder)
         for index in found:
-            index.check(folder, content=content)
+            index.check(folder, holds=verified.holds)
+        verified.save()
         bounds = [index.bounds(folder) for index in found]
         self.sentences = _summed([sentences for sentences, _ in bounds])
         self.documents = _summed([documents for _, documents in bounds])
@@ -128,7 +123,7 @@ def tokenised(
         StorageError: The folder cannot be written, or the disk is full.
         SettingError: A process was killed.
     """
-    before = _stamps(corpus)
+    before = corpus.stamps()
     key = _key(corpus, tokenizer, settings.shard_bytes, keep)
     place = (cache_folder("tokens") if folder is None else folder) / key[:32]
     if not (place / "index.json").exists():
@@ -139,11 +134,16 @@ def tokenised(
                 id_type: IdType = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
                 job = Job(corpus, tokenizer, place, key, id_type, settings.shard_bytes, keep)
                 _make_all(job, lock, workers=settings.workers, stamps=before, progress=progress)
-    return ShardedTokens(place, check=settings.check)
+    return ShardedTokens(place)
 
 
 def _make_all(
-    job: Job, lock: int, *, workers: int, stamps: list[tuple[int, int]], progress: Callable[[ShardIndex], None] | None
+    job: Job,
+    lock: int,
+    *,
+    workers: int,
+    stamps: tuple[tuple[int, int], ...],
+    progress: Callable[[ShardIndex], None] | None,
 ) -> None:
     found: dict[int, ShardIndex] = {}
 
@@ -156,7 +156,7 @@ def _make_all(
         total = _in_processes(job, lock, workers, report)
     else:
         total = make_shards(job, turn=0, turns=1, report=report)
-    if _stamps(job.corpus) != stamps or len(found) != total:
+    if job.corpus.stamps() != stamps or len(found) != total:
         empty_folder(job.folder)
         raise DataError(f"{job.corpus.name}: has changed while it was read: run again when it is complete")
     if not any(index.num_tokens for index in found.values()):
@@ -284,11 +284,3 @@ def _key(corpus: Corpus, tokenizer: Tokenizer, shard_bytes: int, keep: Bool[np.n
     kept = "all" if keep is None else hashlib.sha256(f"{len(keep)}".encode() + np.packbits(keep).tobytes()).hexdigest()
     parts = (_VERSION, corpus.fingerprint(), tokenizer.fingerprint(), shard_bytes, kept)
     return hashlib.sha256("\n".join(f"{len(str(part))}:{part}" for part in parts).encode()).hexdigest()
-
-
-def _stamps(corpus: Corpus) -> list[tuple[int, int]]:
-    """Size and time of change of the files, to see whether they change while they are read."""
-    try:
-        return [(found.st_size, found.st_mtime_ns) for found in (path.stat() for path in corpus.files)]
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}): check the path") from None

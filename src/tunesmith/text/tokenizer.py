@@ -16,14 +16,14 @@ from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.files import write_atomic
 
-_FILES = (
-    "tokenizer.json",
+_FILES = (  # as they are written: a folder that has the last is whole
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "tokenizer.json",
 )
 
 
@@ -79,14 +79,20 @@ class Tokenizer:
     @property
     def pad_id(self) -> int | None:
         """Id of the padding token, as its files name it or as it is mostly called; None where there is none."""
-        named: list[object] = []
+        ids = (self.role_id("pad_token"), *(self.token_id(name) for name in ("<pad>", "[PAD]", "<|pad|>")))
+        return next((i for i in ids if i is not None), None)
+
+    def role_id(self, role: str) -> int | None:
+        """Id of the token that its files name for a role, such as ``mask_token``; None where they name none."""
         for file in ("tokenizer_config.json", "special_tokens_map.json"):
             with contextlib.suppress(ValueError):
                 tree = json.loads(self.files.get(file, b"{}"))
-                token = tree.get("pad_token") if isinstance(tree, dict) else None
-                named.append(token.get("content") if isinstance(token, dict) else token)
-        ids = (self.token_id(name) for name in (*named, "<pad>", "[PAD]", "<|pad|>") if isinstance(name, str))
-        return next((i for i in ids if i is not None), None)
+                token = tree.get(role) if isinstance(tree, dict) else None
+                name = token.get("content") if isinstance(token, dict) else token
+                found = self.token_id(name) if isinstance(name, str) else None
+                if found is not None:
+                    return found
+        return None
 
     def special_tokens(self, *, pair: bool) -> int:
         """How many special tokens a text (or pair) is given."""
@@ -174,10 +180,11 @@ class Tokenizer:
         return self.backend.to_str()
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a folder, as they were read, and a tokenizer.json in any case."""
+        """Write the tokenizer's files into a folder, as they were read, and a tokenizer.json in any case, last."""
         files = {"tokenizer.json": self.backend.to_str(pretty=True).encode(), **self.files}
-        for name, content in files.items():
-            write_atomic(folder / name, content)
+        for name in _FILES:
+            if name in files:
+                write_atomic(folder / name, files[name])
 
 
 def _encode(backend: Backend, items: list[Any], *, as_words: bool) -> list[tokenizers.Encoding]:
