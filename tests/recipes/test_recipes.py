@@ -121,7 +121,7 @@ def test_it_resolves_to_its_method(recipe):
     if size == "mini":
         sizes = (settings.data.max_tokens, settings.train.batch_size, settings.vocabulary.vocab_size)
         decodes = method in ("bart", "t5", "mass", "gpt2", "llama")
-        assert settings.train.minutes == 3.5
+        assert 3.5 <= settings.train.minutes <= 3.7  # the whole run stays below five
         assert sizes == ((128, 16, 2048) if decodes else (128, 8, 1024) if method == "modernbert" else (32, 32, 1024))
 
 
