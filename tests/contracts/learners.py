@@ -26,7 +26,8 @@ LEARNERS = {  # name: preset, frame, objective
     ),
 }
 ALL = LEARNERS | {
-    "mixture of networks": ("bert_mini", "xlnet", {"name": "mixture", "parts": [{"name": "mlm"}, {"name": "sbo"}]}),
+    "mlm and sbo": ("bert_mini", "xlnet", {"name": "mixture", "parts": ["mlm", "sbo"]}),
+    "mlm and nsp": ("bert_mini", "xlnet", {"name": "mixture", "parts": ["mlm", "nsp"]}),
     "sbo": ("bert_mini", "xlnet", {"name": "sbo"}),
     "unilm": ("bert_mini", "xlnet", {"name": "unilm"}),
     "coupled gdes": ("deberta_v3_mini", "xlnet", {"name": "gdes", "training": "coupled"}),
@@ -34,7 +35,7 @@ ALL = LEARNERS | {
     "mass": ("bart_mini", "bart", {"name": "mass"}),
     "prefix_lm": ("gpt2_mini", "t5", {"name": "prefix_lm"}),
 }
-PAIRS = ("nsp", "mlm", "unilm")
+PAIRS = ("nsp", "mlm", "unilm", "mlm and nsp")
 
 
 def make_learner(name: str, *, dtype: torch.dtype = torch.float64, **changes) -> Trainee:

@@ -271,6 +271,7 @@ SEVERAL = {  # without dropout, whose streams are keyed by process
     "nsp": {},
     "rtd": {},
     "gdes": {},
+    "mixture": {},
     "span_corruption": {},
     "lamb": {},
     "adafactor": {},

@@ -1,9 +1,16 @@
-"""Which parameters a loss has a gradient for depends on its phase alone: several processes look once."""
+"""Which parameters a loss has a gradient for, and how often it runs each block, depends on its phase alone.
+
+Several processes look for such parameters once (DDP), and wait for each other at each run of a block (FSDP).
+"""
+
+from collections import Counter
 
 import pytest
 import torch
 from learners import ALL, make_bare, make_drawn, make_learner
 from made_samples import drawn
+
+from tunesmith.nn.block import Block
 
 
 def reached(trainee, samples, *, noise=None):
@@ -25,6 +32,33 @@ def test_every_batch_reaches_the_same(name):
     assert all(len(names) > 10 for names in whole.values())
     for number in range(len(make_drawn(name))):
         assert reached(trainee, [make_drawn(name)[number]]) == whole
+
+
+def runs(trainee, samples):
+    """How often each block runs, by phase."""
+    batch = trainee.objective.prepare(samples)
+    blocks = {name: module for name, module in trainee.named_modules() if isinstance(module, Block)}
+    found = {}
+    for phase in trainee.objective.phases:
+        counts = Counter()
+        hooks = [
+            block.register_forward_hook(lambda *ignored, name=name, counts=counts: counts.update([name]))
+            for name, block in blocks.items()
+        ]
+        trainee(batch, phase.name)
+        for hook in hooks:
+            hook.remove()
+        found[phase.name] = counts
+    return found
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_batch_runs_each_block_equally_often(name):
+    trainee = make_learner(name)
+    whole = runs(trainee, make_drawn(name))
+    assert all(whole.values())
+    for number in range(len(make_drawn(name))):
+        assert runs(trainee, [make_drawn(name)[number]]) == whole
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -80,6 +80,24 @@ def test_a_part_without_samples_has_no_targets(encoder):
     assert trains("model.encoder.embeddings.tokens.weight")
 
 
+def test_a_stand_in_changes_nothing_for_the_other_parts(encoder):
+    """It draws from no stream of theirs, and gives gradients of zeros."""
+    model = encoder(dropout=0.3).float()
+    objective = mixture(model, SBOConfig(), MLMConfig(), weights=(1e-9, 1))
+    batch = objective.prepare(drawn(samples(3)))
+    assert batch.parts[0] is None
+
+    def noise():
+        return torch.Generator().manual_seed(0)
+
+    alone = objective.parts["mlm"].loss(model, batch.parts[1].with_noise(noise()), phase="train")
+    found = objective.loss(model, batch.with_noise(noise()), phase="train")
+    assert found["mlm.lm"] == alone["lm"] > 0
+    (boundary,) = objective.networks.values()
+    gradients = torch.autograd.grad(sum(found.values()), list(boundary.parameters()))
+    assert not any(gradient.any() for gradient in gradients)
+
+
 def test_noise_reaches_the_parts(encoder):
     model = encoder(dropout=0.3).float()
     objective = mixture(model, MLMConfig(), MLMConfig())

@@ -19,6 +19,7 @@ import torch
 
 from tunesmith.base import choices
 from tunesmith.base.errors import SettingError
+from tunesmith.base.random import numpy_stream
 from tunesmith.base.shapes import Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
@@ -109,24 +110,26 @@ class Mixed(Batch):
 
     Attributes:
         parts: What each objective is given; None where no sample drew it.
-        stand_ins: What it is given then, if it has parameters that nobody else reaches, and other processes count on
-            them: the first sample, whose loss counts nothing.
+        stand_ins: What it is given in that case, for a loss that counts nothing; None elsewhere.
     """
 
     parts: tuple[Batch | None, ...] = ()
     stand_ins: tuple[Batch | None, ...] = ()
 
     def with_noise(self, noise: torch.Generator | None) -> "Mixed":
-        """The same batch with a stream for dropout, which the parts draw from one after the other."""
+        """The same batch with a stream for dropout, which the parts draw from one after the other.
 
-        def noisy(batches: tuple[Batch | None, ...]) -> tuple[Batch | None, ...]:
-            return tuple(None if batch is None else batch.with_noise(noise) for batch in batches)
-
-        return replace(self, parts=noisy(self.parts), stand_ins=noisy(self.stand_ins))
+        Stand-ins draw nothing, so that the parts draw the same with and without them.
+        """
+        parts = tuple(None if part is None else part.with_noise(noise) for part in self.parts)
+        return replace(self, parts=parts)
 
 
 class Mixture(Objective):
     """Each sample serves one of several objectives.
+
+    An objective that no sample of a micro-batch drew runs on a stand-in, weighted 0, so that every micro-batch reaches
+    every parameter and runs every block equally often: other processes count on it.
 
     Args:
         parts: Objectives, each with one phase, under the names that stand before those of their terms.
@@ -157,25 +160,17 @@ class Mixture(Objective):
     def prepare(self, drawn: Sequence[Drawn], *, device: torch.device | str = "cpu") -> Mixed:
         """A micro-batch."""
         which = [int(np.searchsorted(self._up_to, one.stream.random(), "right")) for one in drawn]
+        shortest = min((one.sample for one in drawn), key=len)
         parts: list[Batch | None] = []
+        stand_ins: list[Batch | None] = []
         for number, part in enumerate(self.parts.values()):
             own = [one for one, chosen in zip(drawn, which, strict=True) if chosen == number]
+            stand_in = Drawn(shortest, numpy_stream("stand-in", number))
             parts.append(part.prepare(own, device=device) if own else None)
+            stand_ins.append(None if own else part.prepare([stand_in], device=device))
         some = [part for part in parts if part is not None]
-        given = {type(part) for part, own in zip(self.parts.values(), parts, strict=True) if own is not None}
-        stand_ins = tuple(  # behind all others: what the first sample draws for itself stays the same
-            part.prepare(drawn[:1], device=device)
-            if own is None and (part.networks or type(part) not in given)
-            else None
-            for part, own in zip(self.parts.values(), parts, strict=True)
-        )
-        return Mixed(
-            len(drawn),
-            sum(part.num_tokens for part in some),
-            some[0].source,
-            parts=tuple(parts),
-            stand_ins=stand_ins,
-        )
+        tokens = sum(part.num_tokens for part in some)
+        return Mixed(len(drawn), tokens, some[0].source, parts=tuple(parts), stand_ins=tuple(stand_ins))
 
     def targets(self, batch: Batch) -> dict[str, int]:
         """Targets of each term of each part."""
@@ -187,17 +182,13 @@ class Mixture(Objective):
 
     def loss(self, model: Model, batch: Batch, *, phase: str) -> dict[str, Tensor]:
         """Sum of the losses of each term of each part."""
-        found: dict[str, Tensor] = {}
         assert isinstance(batch, Mixed)
+        found: dict[str, Tensor] = {}
         for (label, part, own), stand_in in zip(self._given(batch), batch.stand_ins, strict=True):
-            one = part.phases[0]
-            if own is not None:
-                sums = part.loss(model, own, phase=one.name)
-            elif stand_in is not None:
-                sums = {term: 0 * total for term, total in part.loss(model, stand_in, phase=one.name).items()}
-            else:
-                sums = dict.fromkeys(one.terms, torch.zeros((), device=model.device))
-            found |= {f"{label}.{term}": total for term, total in sums.items()}
+            run = own or stand_in
+            assert run is not None
+            sums = part.loss(model, run, phase=part.phases[0].name)
+            found |= {f"{label}.{term}": total * (1 if own else 0) for term, total in sums.items()}
         return found
 
     def answers(self, batch: Batch) -> dict[str, Tensor]:
