@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from tunesmith.base.errors import SettingError
 from tunesmith.base.moving import moved
@@ -20,7 +21,7 @@ from tunesmith.recipes.whereabouts import sequences_words
 from tunesmith.text.batching import cut_by_tokens
 from tunesmith.train.checkpoint import Progress
 from tunesmith.train.loop import Plan
-from tunesmith.train.parallel import Parallel
+from tunesmith.train.parallel import Parallel, full
 from tunesmith.train.precision import Machine
 from tunesmith.train.update import Update
 
@@ -60,6 +61,29 @@ class Trainee(torch.nn.Module):
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """Sums of the losses of a phase."""
         return self.objective.loss(self.model, batch, phase=phase)
+
+
+def gathered(trainee: Trainee, make: Callable[[], Trainee], parallel: Parallel) -> Trainee | None:
+    """What trains, whole again on the leading process's CPU; None in the others, which must call this too.
+
+    Parameter by parameter: no device holds more than its shards and one of them.
+
+    Args:
+        trainee: What trains, in shards.
+        make: Makes another one; its buffers are fixed.
+        parallel: The processes.
+    """
+    whole = make() if parallel.leads else None
+    into = {} if whole is None else dict(whole.named_parameters())
+    if isinstance(trainee, FSDPModule):
+        trainee.reshard()  # what is in no block stays whole behind a forward pass
+    with torch.no_grad():
+        for name, parameter in trainee.named_parameters():
+            if whole is None:
+                full(parameter)
+            else:  # no name for what is gathered: it would live on beside the next one
+                into[name].copy_(full(parameter))
+    return whole
 
 
 class Pretraining:

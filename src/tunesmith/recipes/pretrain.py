@@ -14,10 +14,9 @@ from tunesmith.base.errors import SettingError, UserError
 from tunesmith.base.files import remove_quietly, write_atomic, write_json
 from tunesmith.models._checkpoint import save
 from tunesmith.models.model import Model
-from tunesmith.objectives import Objective
 from tunesmith.recipes.corpus import Ready, make_ready
 from tunesmith.recipes.feed import Feed
-from tunesmith.recipes.learner import Pretraining, Trainee, make_learner, make_updates
+from tunesmith.recipes.learner import Pretraining, Trainee, gathered, make_learner, make_updates
 from tunesmith.recipes.listener import Listener, Silent
 from tunesmith.recipes.load import load
 from tunesmith.recipes.output import METRICS, OutputFolder
@@ -28,7 +27,7 @@ from tunesmith.recipes.validation import Losses, Validation
 from tunesmith.report.training import render_training
 from tunesmith.train.checkpoint import Checkpoints, Progress
 from tunesmith.train.loop import Evaluation, Plan, train
-from tunesmith.train.parallel import Parallel, full, processes
+from tunesmith.train.parallel import Parallel, processes
 from tunesmith.train.precision import (
     Machine,
     choose_machine,
@@ -138,7 +137,9 @@ def _learn(
     model, objective = make_learner(settings, ready, listener)
     listener.note(f"computing in {machine.precision} on {machine.device.type}: {machine.reason}")
     reuse_memory()
-    trainee = Trainee(model, objective).to(machine.device)
+    trainee = Trainee(model, objective)
+    if not parallel.shards:  # else the engine brings it there, block by block, and no device holds the whole
+        trainee.to(machine.device)
     total = sum(p.numel() for p in trainee.parameters())
     feed = Feed(ready.train, ready.vocabulary.frame, settings)
     plan = make_plan(settings, feed)
@@ -187,15 +188,20 @@ def _learn(
             checkpoints=Checkpoints(out / "checkpoint", parallel),
             report=report,
         )
-    if parallel.shards:
-        whole = {name: full(parameter).detach() for name, parameter in trainee.named_parameters()}
-        model, objective = make_learner(settings, ready, Silent())
-        trainee = Trainee(model, objective).to(machine.device)
-        trainee.load_state_dict(whole, strict=False)  # its buffers are fixed
     model.compute_dtype = None
-    objective.finish(model)
     listener.stage("evaluating")
-    parallel.leader_does(lambda: _finish(out, trainee, objective, validation, progress, settings, machine, ready))
+    losses = validation.losses(trainee) if parallel.leads or parallel.shards else None
+    whole = trainee
+    if parallel.shards:
+        whole = gathered(trainee, lambda: Trainee(*make_learner(settings, ready, Silent())), parallel)
+
+    def finish() -> None:
+        assert whole is not None
+        assert losses is not None
+        whole.objective.finish(whole.model)
+        _finish(out, whole, losses, validation.bits_per_byte(losses), progress, settings, machine, ready)
+
+    parallel.leader_does(finish)
 
 
 def make_plan(settings: PretrainSettings, feed: Feed) -> Plan:
@@ -252,24 +258,23 @@ def _write_report(
 
 def _finish(
     out: Path,
-    trainee: "Trainee",
-    objective: Objective,
-    validation: Validation,
+    trainee: Trainee,
+    losses: Losses,
+    bits_per_byte: float | None,
     progress: Progress,
     settings: PretrainSettings,
     machine: Machine,
     ready: Ready,
 ) -> None:
     """Save, and write the report and the metrics (last: they say that the run is whole)."""
-    losses = validation.losses(trainee)
     model = trainee.model.eval().cpu()
     save(model, out)
-    for name, network in objective.networks.items():
+    for name, network in trainee.objective.networks.items():
         if isinstance(network, Model):
             save(network.eval().cpu(), out / name)
     seconds = max(progress.seconds, 1e-9)
     metrics = {
-        **_dev_metrics(losses, validation.bits_per_byte(losses)),
+        **_dev_metrics(losses, bits_per_byte),
         "steps": progress.step,
         "examples_per_second": progress.examples / seconds,
         "tokens_per_second": progress.tokens / seconds,
