@@ -18,6 +18,7 @@ import killing
 from tunesmith.base.errors import CheckpointError
 from tunesmith.recipes.load import load
 from tunesmith.recipes.output import need_finished
+from tunesmith.text.verified import VERIFIED
 
 COMMON = """
 [data]
@@ -152,8 +153,9 @@ def metrics(run: Path) -> dict:
 
 
 def kept_tokens(cache: Path) -> dict[str, bytes]:
-    """All files of the cache, by name."""
-    return {str(path.relative_to(cache)): path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    """All files of the cache, by name, but for the record that says when each shard was last written."""
+    files = (path for path in cache.rglob("*") if path.is_file() and path.name != VERIFIED)
+    return {str(path.relative_to(cache)): path.read_bytes() for path in files}
 
 
 def is_finished(run: Path) -> bool:
