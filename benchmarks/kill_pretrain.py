@@ -121,8 +121,10 @@ class PretrainWatch(killing.Watch):
         """Compare a run that says it is finished with the undisturbed one; at the end it must."""
         if (out / "metrics.json").is_file():
             self.faults += [f"{out.name}: {fault}" for fault in differences(out, whole)]
-            if kept_tokens(self.cache(out)) != kept_tokens(self.cache(whole)):
-                self.faults.append(f"{out.name}: the shards differ")
+            ours, theirs = kept_tokens(self.cache(out)), kept_tokens(self.cache(whole))
+            differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+            if differing:
+                self.faults.append(f"{out.name}: the cache differs: {', '.join(differing)}")
         elif at_end:
             self.faults.append(f"{out.name}: was not finished")
         elif out.is_dir() and is_finished(out):
