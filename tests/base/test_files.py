@@ -16,6 +16,7 @@ from tunesmith.base.files import (
     locked,
     new_folder,
     read_json,
+    remove_parts_of,
     save_tensors,
     tensor_metadata,
     write_atomic,
@@ -209,3 +210,13 @@ def test_a_new_folder_is_filled_or_as_it_was(tmp_path):
     with pytest.raises(StorageError, match="already holds files"), new_folder(tmp_path / "a"):
         pass
     assert everything(tmp_path) == {"a/file": b""}
+
+
+def test_parts_of_dead_processes_go(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [f".a.json.{dead.pid}.part", f".a.json.{os.getpid()}.part", f".b.json.{dead.pid}.part", ".a.json.x.part"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    remove_parts_of(tmp_path / "a.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])

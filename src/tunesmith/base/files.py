@@ -64,6 +64,20 @@ def rename_folder(temporary: Path, folder: Path) -> None:
         raise storage_error(folder, error) from None
 
 
+def remove_parts_of(path: Path) -> None:
+    """Delete what dead processes of this machine were writing in place of a file: for folders without a lock."""
+    start = f".{path.name}."
+    for part in path.parent.glob(".*.part"):
+        process = part.name.removeprefix(start).removesuffix(".part")
+        if part.name.startswith(start) and process.isdecimal():
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                part.unlink(missing_ok=True)
+            except PermissionError:
+                continue  # it lives, and is another user's
+
+
 def remove_parts(folder: Path) -> None:
     """Delete what killed processes were writing, anywhere in a folder."""
     for part in folder.rglob(".*.part"):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tunesmith.base.errors import CheckpointError, DataError
-from tunesmith.base.files import cache_folder, load_tensors, save_tensors, tensor_metadata
+from tunesmith.base.files import cache_folder, load_tensors, remove_parts_of, save_tensors, tensor_metadata
 from tunesmith.text.cleaning import Cleaned, CleaningSettings, clean, dropped_of
 from tunesmith.text.corpus import Corpus
 
@@ -53,6 +53,7 @@ def _key(corpus: Corpus, settings: CleaningSettings | None) -> str:
 def _write(path: Path, found: Cleaned) -> None:
     bits = np.packbits(found.keep)
     facts = {"sha256": hashlib.sha256(bits.tobytes()).hexdigest(), **found.tree()}
+    remove_parts_of(path)
     save_tensors(path, {"keep": torch.from_numpy(bits)}, metadata={"cleaning": json.dumps(facts)})
 
 

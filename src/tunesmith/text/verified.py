@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from tunesmith.base.errors import CheckpointError, StorageError
-from tunesmith.base.files import file_hash, read_json, write_json
+from tunesmith.base.files import file_hash, read_json, remove_parts_of, write_json
 
 VERIFIED = "verified.json"
 
@@ -39,5 +39,6 @@ class Verified:
     def save(self) -> None:
         """Keep what was found; where the folder cannot be written, it is found again the next time."""
         if self._fresh:
+            remove_parts_of(self.path)
             with contextlib.suppress(StorageError):
                 write_json(self.path, self._known)
