@@ -124,7 +124,7 @@ class PretrainWatch(killing.Watch):
             ours, theirs = kept_tokens(self.cache(out)), kept_tokens(self.cache(whole))
             differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
             if differing:
-                self.faults.append(f"{out.name}: the cache differs: {', '.join(differing)}")
+                self.faults.append(f"{out.name}: the shards differ: {', '.join(differing)}")
         elif at_end:
             self.faults.append(f"{out.name}: was not finished")
         elif out.is_dir() and is_finished(out):
@@ -155,8 +155,8 @@ def metrics(run: Path) -> dict:
 
 
 def kept_tokens(cache: Path) -> dict[str, bytes]:
-    """All files of the cache, by name, but for the record that says when each shard was last written."""
-    files = (path for path in cache.rglob("*") if path.is_file() and path.name != VERIFIED)
+    """All files of the tokens, by name, but for the record that says when each shard was last written."""
+    files = (path for path in (cache / "tokens").rglob("*") if path.is_file() and path.name != VERIFIED)
     return {str(path.relative_to(cache)): path.read_bytes() for path in files}
 
 
