@@ -6,8 +6,9 @@ from toys import toy
 
 from tunesmith.nn.head.lm import LMConfig
 from tunesmith.nn.head.pretrain import PretrainConfig
+from tunesmith.nn.head.rtd import RTDConfig
 
-HEADS = {"lm": LMConfig(), "pretrain": PretrainConfig()}
+HEADS = {"lm": LMConfig(), "pretrain": PretrainConfig(), "rtd": RTDConfig()}
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ from tunesmith.base.errors import SettingError
 from tunesmith.nn.head.lm import LMConfig
 from tunesmith.nn.head.pretrain import PretrainConfig
 from tunesmith.objectives.clm import CLMConfig
+from tunesmith.objectives.gdes import GDESConfig
 from tunesmith.objectives.mixture import MixtureConfig
 from tunesmith.objectives.mlm import MLMConfig
 from tunesmith.objectives.nsp import NSPConfig
+from tunesmith.objectives.rtd import RTDConfig
 from tunesmith.objectives.sbo import SBOConfig
 from tunesmith.text.inputs.segment_pair import SegmentPairConfig
 
@@ -63,6 +65,15 @@ def test_each_sample_draws_by_weight_and_alone(encoder):
     assert one == other
     first, second = texts(range(9)), texts(range(9, 16))
     assert one == [sorted(a + b) for a, b in zip(first, second, strict=True)]
+
+
+def test_finishing_finishes_the_parts(encoder):
+    model = encoder("rtd")
+    before = set(model.state_dict())
+    objective = mixture(model, GDESConfig(training="coupled"), RTDConfig())
+    assert set(model.state_dict()) != before
+    objective.finish(model)
+    assert set(model.state_dict()) == before
 
 
 def test_a_part_without_samples_has_no_targets(encoder):

@@ -244,7 +244,27 @@ def hashed(monkeypatch):
     return found
 
 
-def test_a_file_is_hashed_once_for_its_content(made, copy, hashed):
+def test_a_small_corpus_is_read_at_each_opening(made, copy, hashed):
+    """Bits can rot without a write: size and time stay the same."""
+    for _ in range(2):
+        hashed.clear()
+        ShardedTokens(copy)
+        assert sorted(hashed) == sorted(path.name for path in copy.glob("*.bin"))
+    before = (copy / "00001.tokens.bin").stat()
+    flip(copy / "00001.tokens.bin")
+    os.utime(copy / "00001.tokens.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataError, match="00001.tokens.bin: this shard is damaged: its SHA-256"):
+        ShardedTokens(copy)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """A corpus counts as large if it has a byte."""
+    monkeypatch.setattr(verified, "ALWAYS_READ", 0)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_file_of_a_large_corpus_is_hashed_once_for_its_content(made, copy, hashed):
     """Another time or size asks for it again, and so does a record that is lost or damaged."""
     (copy / "verified.json").unlink(missing_ok=True)
     ShardedTokens(copy)
@@ -264,6 +284,7 @@ def test_a_file_is_hashed_once_for_its_content(made, copy, hashed):
         assert sorted(hashed) == files
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("name", ["00001.tokens.bin", "00001.bounds.bin"])
 def test_damage_behind_a_first_look_is_found_at_any_size(copy, name):
     ShardedTokens(copy)
@@ -273,6 +294,7 @@ def test_damage_behind_a_first_look_is_found_at_any_size(copy, name):
             ShardedTokens(copy)
 
 
+@pytest.mark.usefixtures("large")
 def test_shards_that_cannot_be_written_to_can_be_read(made, copy, monkeypatch):
     (copy / "verified.json").unlink(missing_ok=True)
 

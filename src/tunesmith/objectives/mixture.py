@@ -196,6 +196,11 @@ class Mixture(Objective):
         given = [(label, part.answers(own)) for label, part, own in self._given(batch) if own is not None]
         return {f"{label}.{term}": values for label, found in given for term, values in found.items()}
 
+    def finish(self, model: Model) -> None:
+        """As each part does."""
+        for part in self.parts.values():
+            part.finish(model)
+
     def _given(self, batch: Batch) -> list[tuple[str, Objective, Batch | None]]:
         assert isinstance(batch, Mixed)
         return [(label, part, own) for (label, part), own in zip(self.parts.items(), batch.parts, strict=True)]

@@ -51,6 +51,19 @@ class ShardIndex:
     tokens_sha256: str
     bounds_sha256: str
 
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return self._size_of_tokens + self._size_of_bounds
+
+    @property
+    def _size_of_tokens(self) -> int:
+        return self.num_tokens * DTYPES[self.id_type].itemsize
+
+    @property
+    def _size_of_bounds(self) -> int:
+        return (self.num_sentences + self.num_documents) * BOUNDS.itemsize
+
     def tokens_path(self, folder: Path) -> Path:
         """File of the token ids."""
         return folder / f"{self.number:05d}.tokens.bin"
@@ -81,8 +94,8 @@ class ShardIndex:
             DataError: One is missing, of another size, or of other content.
         """
         sizes = (
-            (self.tokens_path(folder), self.num_tokens * DTYPES[self.id_type].itemsize, self.tokens_sha256),
-            (self.bounds_path(folder), (self.num_sentences + self.num_documents) * BOUNDS.itemsize, self.bounds_sha256),
+            (self.tokens_path(folder), self._size_of_tokens, self.tokens_sha256),
+            (self.bounds_path(folder), self._size_of_bounds, self.bounds_sha256),
         )
         for path, size, sha256 in sizes:
             try:

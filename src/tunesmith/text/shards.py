@@ -54,7 +54,7 @@ class ShardSettings(Config):
 class ShardedTokens(Tokens):
     """Tokens on disk; token ids are mapped into memory, bounds of sentences and documents are held.
 
-    Each file is verified by its SHA-256, once for its content: see `Verified`.
+    Each file is verified by its SHA-256; those of a corpus above a GiB once for their content: see `Verified`.
 
     Args:
         folder: The folder of the shards.
@@ -69,7 +69,8 @@ class ShardedTokens(Tokens):
 
     def __init__(self, folder: Path):
         self.folder = folder
-        found, verified = _read_index(folder), Verified(folder)
+        found = _read_index(folder)
+        verified = Verified(folder, num_bytes=sum(index.size for index in found))
         for index in found:
             index.check(folder, holds=verified.holds)
         verified.save()

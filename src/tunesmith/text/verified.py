@@ -1,4 +1,7 @@
-"""Which files of a folder had the right checksum, kept beside them: one that has not changed is not read again."""
+"""Which files of a large folder had the right checksum, kept beside them: one that has not changed is not read again.
+
+A file whose bits rot keeps its size and time, so this trusts the disk; what can be read in seconds is read each time.
+"""
 
 import contextlib
 from pathlib import Path
@@ -7,6 +10,7 @@ from tunesmith.base.errors import CheckpointError, StorageError
 from tunesmith.base.files import file_hash, read_json, remove_parts_of, write_json
 
 VERIFIED = "verified.json"
+ALWAYS_READ = 2**30  # bytes of a folder that are read at each opening: about a second
 
 
 class Verified:
@@ -14,12 +18,14 @@ class Verified:
 
     Args:
         folder: The folder; a record that is damaged counts for nothing.
+        num_bytes: Bytes of the files; up to `ALWAYS_READ` nothing is taken from the record.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, num_bytes: int):
         self.path = folder / VERIFIED
+        self._kept = num_bytes > ALWAYS_READ
         try:
-            self._known = read_json(self.path) if self.path.exists() else {}
+            self._known = read_json(self.path) if self._kept and self.path.exists() else {}
         except CheckpointError:
             self._known = {}
         self._fresh = False
@@ -33,7 +39,7 @@ class Verified:
         if file_hash(path) != sha256:
             return False
         self._known[path.name] = stamp
-        self._fresh = True
+        self._fresh = self._kept
         return True
 
     def save(self) -> None:
