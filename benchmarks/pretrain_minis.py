@@ -95,7 +95,7 @@ def _question(row, theirs, ours, stream):
         return {"input_ids": row}, labels
     chosen = torch.rand(row.shape, generator=stream) < 0.15
     if "PreTraining" in type(theirs).__name__ and ours.config.head.choice_name() == "rtd":
-        changed = torch.where(chosen, torch.randint(10, 1000, row.shape, generator=stream), row)
+        changed = torch.where(chosen, torch.randint(10, ours.tokenizer.vocab_size, row.shape, generator=stream), row)
         return {"input_ids": changed}, (changed != row).long()
     chosen[0, 1] = True
     mask = next(ours.tokenizer.token_id(name) for name in ("[MASK]", "<mask>") if ours.tokenizer.token_id(name))

@@ -116,13 +116,14 @@ def test_it_resolves_to_its_method(recipe):
     method, _, size = recipe.rpartition("_")
     objective, cut = METHODS[method]
     assert settings.objective.choice_name() == objective
-    if recipe not in ("gpt2_paper", "llama_paper"):  # one stream of tokens, as those were
-        assert settings.input.choice_name() == cut
+    others = {"gpt2_paper": "blocks", "llama_paper": "blocks", "electra_mini": "full_sentences"}
+    assert settings.input.choice_name() == others.get(recipe, cut)
     if size == "mini":
         sizes = (settings.data.max_tokens, settings.train.batch_size, settings.vocabulary.vocab_size)
         decodes = method in ("bart", "t5", "mass", "gpt2", "llama")
         assert 3.5 <= settings.train.minutes <= 3.7  # the whole run stays below five
-        assert sizes == ((128, 16, 2048) if decodes else (128, 8, 1024) if method == "modernbert" else (32, 32, 1024))
+        known = {"modernbert": (128, 8, 1024), "electra": (24, 64, 128), "deberta_v3": (24, 64, 256)}
+        assert sizes == ((128, 16, 2048) if decodes else known.get(method, (32, 32, 1024)))
 
 
 @pytest.mark.parametrize("method", METHODS)

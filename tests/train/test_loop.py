@@ -354,6 +354,18 @@ def test_a_loss_that_explodes_in_its_second_step_is_told(tmp_path):
         run(Explodes(at=1), tmp_path, steps=60, evaluations=1, exploded=2.0)
 
 
+@pytest.mark.parametrize(("steps", "said"), [(60, "for the last step"), (57, None), (64, "for 5 steps")])
+def test_a_run_never_ends_exploded(tmp_path, steps, said):
+    """Fewer high steps than are waited for elsewhere are enough at the end."""
+    work = Explodes(at=59)
+    if said is None:
+        assert run(work, tmp_path, steps=steps, evaluations=1, exploded=2.0).done
+        return
+    with pytest.raises(TrainingError, match=f"the loss exploded: .* {said}: the last checkpoint is from before"):
+        run(work, tmp_path, steps=steps, evaluations=1, checkpoint_seconds=0.0, exploded=2.0)
+    assert last_good(tmp_path) == 59
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("at", [2, 4])
 def test_a_dev_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path, bad, at):

@@ -15,7 +15,7 @@ from tunesmith.train.schedule import Moment, ScheduleConfig
 from tunesmith.train.step import Stepper, TrainingError
 
 WATCHED = 10
-"""Steps in a row that a loss must be too high for to have exploded."""
+"""Steps in a row that a loss must be too high for to have exploded, where more steps follow."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -120,8 +120,8 @@ def train(
             stepper.step(progress, rate=functools.partial(_rate, plan, progress, stepper.parallel, started))
             progress.seconds += time.monotonic() - started
             progress.seconds = stepper.parallel.agreed(progress.seconds)
-            strange = plan.exploded is not None and _watch(progress, plan.exploded, stepper)
             last = plan.spent(progress) >= 1
+            strange = plan.exploded is not None and _watch(progress, plan.exploded, stepper, last=last)
             looked = last or plan.due(progress)
             if looked:
                 _look(evaluate, stepper, checkpoints, progress, plan)
@@ -149,21 +149,22 @@ def _rate(plan: Plan, progress: Progress, parallel: Parallel, started: float, to
     return plan.schedule.factor(Moment(plan.share(progress, tokens=tokens, seconds=seconds), plan.warmup))
 
 
-def _watch(progress: Progress, exploded: float, stepper: Stepper) -> bool:
+def _watch(progress: Progress, exploded: float, stepper: Stepper, *, last: bool) -> bool:
     """Whether the loss is higher now than a run that goes well ever is.
 
     Raises:
-        TrainingError: It has been for long.
+        TrainingError: It has been for long, or the run would end so.
     """
     if progress.step == 1:
         progress.first_loss = progress.last_loss
     high = progress.last_loss > exploded * progress.first_loss > 0
     progress.high_steps = progress.high_steps + 1 if high else 0
-    if progress.high_steps >= WATCHED:
+    if progress.high_steps >= WATCHED or (high and last):
+        long = "the last step" if progress.high_steps == 1 else f"{progress.high_steps} steps"
         raise TrainingError(
             f"train: the loss exploded: {progress.last_loss:.3g} at step {progress.step} ({stepper.work.describe()}), "
-            f"and above {exploded:g} times that of the first step ({progress.first_loss:.3g}) for {WATCHED} steps: the "
-            f"last checkpoint is from before; lower train.learning_rate (now {stepper.learning_rate:g}) or raise "
+            f"and above {exploded:g} times that of the first step ({progress.first_loss:.3g}) for {long}: the last "
+            f"checkpoint is from before; lower train.learning_rate (now {stepper.learning_rate:g}) or raise "
             "train.warmup, and start anew with --overwrite"
         )
     return high
