@@ -113,11 +113,13 @@ def train(
     """
     progress = checkpoints.load(stepper.updates) or Progress()
     stepper.parallel.barrier()  # a run that is done deletes its checkpoint at once: all must have read it
-    saved = time.monotonic()
+    saved, first = time.monotonic(), True
     with _stops_cleanly() as stop:
         while not progress.done:
             started = time.monotonic()
-            stepper.step(progress, rate=functools.partial(_rate, plan, progress, stepper.parallel, started))
+            rate = functools.partial(_rate, plan, progress, stepper.parallel, started)
+            stepper.step(progress, rate=rate, first=first)
+            first = False
             progress.seconds += time.monotonic() - started
             progress.seconds = stepper.parallel.agreed(progress.seconds)
             last = plan.spent(progress) >= 1

@@ -139,6 +139,11 @@ class Parallel:
         wrapped.broadcast_buffers = False
         return wrapped
 
+    @property
+    def reorders(self) -> bool:
+        """Whether gradients are added in another order behind the first exchange; of two there is one order."""
+        return self.engine == "ddp" and self.world > 2
+
     @contextlib.contextmanager
     def syncing(self, module: torch.nn.Module, *, last: bool) -> Iterator[None]:
         """Exchange gradients only behind a step's last micro-batch."""

@@ -83,13 +83,14 @@ class Stepper(Generic[B]):
     learning_rate: float
     max_grad_norm: float | None
 
-    def step(self, progress: Progress, *, rate: Callable[[int], float]) -> None:
+    def step(self, progress: Progress, *, rate: Callable[[int], float], first: bool = False) -> None:
         """One step, and what it adds to the progress.
 
         Args:
             progress: Where the run stands.
             rate: Gives the share of the peak learning rate, from the tokens of the step; asked once, when the first
                 gradients are there.
+            first: Whether these processes have done none before.
 
         Raises:
             TrainingError: A loss or gradient is not a number; no parameter is changed by the phase that found it.
@@ -98,6 +99,8 @@ class Stepper(Generic[B]):
         counts = self._counts(batches)
         seen = {"examples": sum(b.num_samples for b in batches), "tokens": sum(b.num_tokens for b in batches)}
         seen = self.parallel.sums(seen)
+        if first and self.parallel.reorders:
+            self._rehearse(batches[-1], progress)
         rated = functools.cache(lambda: rate(round(seen["tokens"])))
         total, terms = 0.0, {}
         for update in self.updates:
@@ -116,6 +119,19 @@ class Stepper(Generic[B]):
             for term, count in self.work.targets(batch).items():
                 counts[term] += count
         return self.parallel.sums(counts)
+
+    def _rehearse(self, batch: B, progress: Progress) -> None:
+        """One micro-batch for nothing: DDP lays gradients out anew behind the first, and adds them in another order.
+
+        A resumed run has the same layout in each step as one that was never stopped, and ends with the same bits.
+        """
+        for update in self.updates:
+            noise = torch_stream("dropout", self.seed, progress.step, device=self.device)
+            with global_stream("method", self.seed, progress.step, device=self.device):
+                losses = self.work.losses(batch, phase=update.name, noise=noise)
+                torch.stack(list(losses.values())).sum().backward()
+        for update in self.updates:
+            update.optimiser.zero_grad(set_to_none=True)
 
     def _update(
         self,
