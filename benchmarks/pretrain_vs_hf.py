@@ -27,6 +27,10 @@ from gpu.electra_peer import Electra
 BATCH, TOKENS = 32, 128
 SIDES = ("ours", "best_sdpa", "best_eager", "documented")
 STEPS = {"ours": 60, "best_sdpa": 16, "best_eager": 16, "documented": 8}
+BETWEEN = 3
+"""Steps between two looks at the rate of products."""
+MLM_FLOPS = 6 * (6 * (4 * 384 * 384 + 2 * 384 * 1536) + 0.15 * 384 * (30522 + 384))
+"""Of a token: three products a weight; 15 % of the rows reach the output matrix."""
 OFTENER = {"lines": 3}
 """Times as many steps: short texts make batches of many shapes, and a library's first product of each is slow."""
 WARM = 3
@@ -66,23 +70,48 @@ def our_settings(task: str, steps: int) -> dict[str, object]:
     return found
 
 
+class Pace:
+    """Speed of the steps behind the first ones, and of bf16 products in between: a shared machine changes its pace."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, float]] = []
+        self.products: list[tuple[float, float]] = []
+
+    def note(self, tokens: float, seconds: float, *, products: bool) -> None:
+        """After a step: all tokens and seconds so far."""
+        self.seen.append((tokens, seconds))
+        behind = len(self.seen) - WARM
+        if products and behind > 0 and behind % BETWEEN == 0:
+            self.products.append((self._speed(-1 - BETWEEN), gemm_rate()))
+
+    def _speed(self, first: int) -> float:
+        (tokens, seconds), (all_tokens, all_seconds) = self.seen[first], self.seen[-1]
+        return (all_tokens - tokens) / (all_seconds - seconds)
+
+    def figures(self) -> dict[str, float]:
+        """Tokens a second; the median rate of products, and of their share that the steps before each look reached."""
+        found = {"tokens_per_second": self._speed(WARM - 1)}
+        if self.products:
+            found["gemm_rate"] = statistics.median(rate for _, rate in self.products)
+            found["gemm_share"] = statistics.median(speed * MLM_FLOPS / rate for speed, rate in self.products)
+        return found
+
+
 def ours(task: str, texts: list[str]) -> dict[str, float]:
     """Our recipe, by its public call."""
     import tunesmith
 
     settings = our_settings(task, steps_of(task, "ours"))
-    warm: dict[str, float] = {}
+    pace = Pace()
 
     class Watch:
-        """Notes when the first steps are over."""
+        """Notes each step; what it does itself does not count as training."""
 
         def note(self, text: str) -> None: ...
         def stage(self, title: str) -> None: ...
 
         def step(self, progress, spent: float) -> None:
-            if progress.step == WARM:
-                warm.update(tokens=progress.tokens, seconds=progress.seconds)
-            warm.update(end_tokens=progress.tokens, end_seconds=progress.seconds)
+            pace.note(progress.tokens, progress.seconds, products=task == "mlm")
 
     with tempfile.TemporaryDirectory() as folder:
         joined = ("\n" if task == "lines" else "\n\n").join(texts)
@@ -93,8 +122,7 @@ def ours(task: str, texts: list[str]) -> dict[str, float]:
             str(Path(folder) / "recipe.toml"), Path(folder) / "corpus.txt", out=out, settings=settings, listener=Watch()
         )
         metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    speed = (warm["end_tokens"] - warm["tokens"]) / (warm["end_seconds"] - warm["seconds"])
-    return {"tokens_per_second": speed, "peak_bytes": metrics["peak_memory_bytes"]}
+    return {**pace.figures(), "peak_bytes": metrics["peak_memory_bytes"]}
 
 
 def peer(side: str, task: str, texts: list[str]) -> dict[str, float]:
@@ -125,7 +153,7 @@ def peer(side: str, task: str, texts: list[str]) -> dict[str, float]:
     train.train()
     optimiser = torch.optim.AdamW(train.parameters(), lr=1e-4, fused=best or None)
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
-    seconds, tokens = [], []
+    pace, seconds, tokens = Pace(), 0.0, 0
     for step in range(steps):
         started = time.perf_counter()
         part = [{"input_ids": row} for row in rows[step * BATCH : (step + 1) * BATCH]]
@@ -137,17 +165,14 @@ def peer(side: str, task: str, texts: list[str]) -> dict[str, float]:
         torch.nn.utils.clip_grad_norm_(train.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        seconds.append(time.perf_counter() - started)
-        tokens.append(sum(len(row["input_ids"]) for row in part))
-    speed = sum(tokens[WARM:]) / sum(seconds[WARM:])
-    return {"tokens_per_second": speed, "peak_bytes": peers.peak_memory()}
+        seconds += time.perf_counter() - started
+        tokens += sum(len(row["input_ids"]) for row in part)
+        pace.note(tokens, seconds, products=task == "mlm")
+    return {**pace.figures(), "peak_bytes": peers.peak_memory()}
 
 
-def gemm_rate(*, tokens: int = 4096, width: int = 1536, seconds: float = 4.0) -> float:
-    """Median rate of bf16 products in FLOP/s, with matrices large enough to be bound by arithmetic.
-
-    For as long as several steps: what a moment gives is twice or half of that on a machine that is shared.
-    """
+def gemm_rate(*, tokens: int = 4096, width: int = 1536, seconds: float = 0.5) -> float:
+    """Median rate of bf16 products in FLOP/s, with matrices large enough to be bound by arithmetic."""
     x, weight = torch.randn(tokens, width).bfloat16(), torch.randn(width, width).bfloat16()
     times = []
     while sum(times) < seconds:
@@ -172,10 +197,6 @@ def main() -> None:
         torch.set_num_threads(given.threads)
         texts = text_of(given.task, given.data)
         found = ours(given.task, texts) if given.side == "ours" else peer(given.side, given.task, texts)
-        if given.task == "mlm":  # 15 % of the rows reach the output matrix; three products a weight
-            flops = 6 * (6 * (4 * 384 * 384 + 2 * 384 * 1536) + 0.15 * 384 * (30522 + 384))
-            found["gemm_rate"] = gemm_rate()
-            found["gemm_share"] = found["tokens_per_second"] * flops / found["gemm_rate"]
         print(json.dumps(found))
         return
     sides = given.sides.split(",")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tunesmith.base.layout import Reach, make_layout
-from tunesmith.nn.attend import attend
+from tunesmith.nn.attend import attend, attend_packed
 
 HEADS, WIDTH = 3, 12
 SCALE = 0.37
@@ -183,3 +183,13 @@ def test_causal_by_torch(lengths, monkeypatch):
         torch.testing.assert_close(gradient, reference, rtol=0, atol=1e-10)
     masks = [group.bias is not None or bool(group._biases) for group in again.groups]
     assert any(masks) == (lengths[0] != 16)
+
+
+@pytest.mark.parametrize("by_torch", [True, False])
+def test_packed_is_the_same(by_torch, monkeypatch):
+    lengths = [3, 7, 16]
+    x = inputs(lengths)
+    wanted = plain(*x, lengths)
+    monkeypatch.setattr("tunesmith.nn.attend.takes_sdpa", lambda *args, **settings: by_torch)
+    got = attend_packed(torch.cat(x, 1), make_layout(lengths), num_heads=HEADS, scale=SCALE)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)

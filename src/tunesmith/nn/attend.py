@@ -73,7 +73,9 @@ def attend(
     if num_kv_heads is not None and num_kv_heads != num_heads:
         key, value = (_repeat(x, num_kv_heads, num_heads // num_kv_heads) for x in (key, value))
     if relative is None and not takes_sdpa(query, layout, dropout=dropout):
-        return _Attend.apply(query, key, value, layout, reach, num_heads, scale, dropout)
+        asks = isinstance(layout, Pairing)
+        packed = torch.cat([key, value] if asks else [query, key, value], 1)  # one gather for all
+        return _Attend.apply(packed, query if asks else None, layout, reach, num_heads, scale, dropout)
     found = []
     for group in layout.groups:
         q = _ToBins.apply(query, group.queries, group.size, num_heads)
@@ -92,19 +94,47 @@ def attend(
     return _FromBins.apply([group.queries for group in layout.groups], len(query), real, *found)
 
 
-def takes_sdpa(query: Float[Tensor, "M D"], layout: Layout | Pairing, *, dropout: float) -> bool:
+def attend_packed(
+    packed: Float[Tensor, "N ..."],
+    layout: Layout | Pairing,
+    *,
+    num_heads: int,
+    scale: float,
+    query: Float[Tensor, "M D"] | None = None,
+    reach: Reach = EVERYWHERE,
+    dropout: float = 0.0,
+) -> Float[Tensor, "M D"]:
+    """The same for queries, keys and values side by side, as one product gives them.
+
+    Args:
+        packed: Packed queries, keys and values; with a pairing keys and values.
+        layout: Where the documents lie.
+        num_heads: Number of heads, H, of all three.
+        scale: Factor of the scores.
+        query: Packed queries of a pairing.
+        reach: How far a token sees.
+        dropout: Rate at which attention weights fall.
+    """
+    if takes_sdpa(packed, layout, dropout=dropout):
+        *own, key, value = packed.chunk(3 if query is None else 2, 1)
+        asked = own[0] if query is None else query
+        return attend(asked, key, value, layout, num_heads=num_heads, scale=scale, reach=reach, dropout=dropout)
+    return _Attend.apply(packed, query, layout, reach, num_heads, scale, dropout)
+
+
+def takes_sdpa(x: Float[Tensor, "M ..."], layout: Layout | Pairing, *, dropout: float) -> bool:
     """Whether torch's own attention is the better path: a table by measurement (docs/benchmarks/attention.md).
 
     It has no keyed dropout and no documents, so it serves bins with a mask, without dropout.
     """
     if dropout and layout.noise is not None:
         return False
-    if query.device.type == "cuda":
+    if x.device.type == "cuda":
         return True
     longest = max((group.keys.length for group in layout.groups), default=0)
-    if query.dtype == torch.bfloat16 and "amx_bf16" in cpu_flags():
+    if x.dtype == torch.bfloat16 and "amx_bf16" in cpu_flags():
         return longest >= LONG_AMX
-    return query.dtype == torch.float32 and longest >= LONG
+    return x.dtype == torch.float32 and longest >= LONG
 
 
 def attend_bins(
@@ -159,14 +189,15 @@ class _Kept:
 
 
 class _Attend(torch.autograd.Function):
+    """Without a query of its own, ``packed`` holds queries, keys and values side by side; else keys and values."""
+
     @staticmethod
-    def forward(ctx, query, key, value, layout, reach, num_heads, scale, dropout):
-        together = not isinstance(layout, Pairing)
-        packed = torch.cat([query, key, value] if together else [key, value], 1)  # one gather for all
-        output = torch.empty_like(query)
+    def forward(ctx, packed, query, layout, reach, num_heads, scale, dropout):
+        width = packed.shape[1] // 3 if query is None else query.shape[1]
+        output = packed.new_empty(len(packed) if query is None else len(query), width)
         kept = []
         for group in layout.groups:
-            if together:
+            if query is None:
                 q, k, v = _spread(packed, group.keys, group.size, num_heads, parts=3)
             else:
                 (q,) = _spread(query, group.queries, group.size, num_heads, parts=1)
@@ -185,19 +216,17 @@ class _Attend(torch.autograd.Function):
             result = torch.bmm(used, v)
             _gather(result[None], group.queries, group.size, num_heads, into=output)
             kept.append(_Kept(q, k, v, weights, used, result, factor))
-        num_queries = layout.num_queries if isinstance(layout, Pairing) else layout.num_tokens
-        output[num_queries:].zero_()
+        output[layout.num_tokens if query is None else layout.num_queries :].zero_()
         ctx.kept, ctx.layout, ctx.num_heads, ctx.scale = kept, layout, num_heads, scale
-        ctx.num_keys = len(key)
+        ctx.packed, ctx.together = packed.shape, query is None
         return output
 
     @staticmethod
     def backward(ctx, *grads):
         grad = grads[0].contiguous()
-        need_query, need_key, need_value = ctx.needs_input_grad[:3]
-        width, heads, layout = grad.shape[1], ctx.num_heads, ctx.layout
-        together = not isinstance(layout, Pairing)
-        found = grad.new_empty(ctx.num_keys, (3 if together else 2) * width)
+        need_packed, need_query = ctx.needs_input_grad[:2]
+        heads, layout, together = ctx.num_heads, ctx.layout, ctx.together
+        found = grad.new_empty(ctx.packed)
         found_query = None if together else torch.zeros_like(grad)
         if not together:
             found.zero_()  # documents without a query are in no group
@@ -205,33 +234,24 @@ class _Attend(torch.autograd.Function):
             (grad_output,) = _spread(grad, group.queries, group.size, heads, parts=1, zeros=True)
             # sum_j P_ij dP_ij = dO_i . O_i, with dropout too: no (T, T) reduction is needed
             inner = (grad_output * kept.output).sum(-1, keepdim=True)
+            grad_scores = torch.bmm(grad_output, kept.value.transpose(1, 2)).mul_(kept.used)
+            grad_scores.addcmul_(kept.weights, inner, value=-1)
+            if found_query is not None and need_query:
+                grad_query = torch.bmm(grad_scores, kept.key).mul_(ctx.scale)
+                _gather(grad_query[None], group.queries, group.size, heads, into=found_query)
+            if not need_packed:
+                continue
             parts = kept.key.new_empty(3 if together else 2, *kept.key.shape)
-            if need_value:
-                torch.bmm(kept.used.transpose(1, 2), grad_output, out=parts[-1])
-                if kept.factor != 1.0:
-                    parts[-1].mul_(kept.factor)
-            if need_query or need_key:
-                grad_scores = torch.bmm(grad_output, kept.value.transpose(1, 2)).mul_(kept.used)
-                grad_scores.addcmul_(kept.weights, inner, value=-1)
-                if need_key:
-                    torch.bmm(grad_scores.transpose(1, 2), kept.query, out=parts[-2])
-                if together:
-                    torch.bmm(grad_scores, kept.key, out=parts[0]).mul_(ctx.scale)
-                elif found_query is not None:
-                    grad_query = torch.bmm(grad_scores, kept.key).mul_(ctx.scale)
-                    _gather(grad_query[None], group.queries, group.size, heads, into=found_query)
+            torch.bmm(kept.used.transpose(1, 2), grad_output, out=parts[-1])
+            if kept.factor != 1.0:
+                parts[-1].mul_(kept.factor)
+            torch.bmm(grad_scores.transpose(1, 2), kept.query, out=parts[-2])
+            if together:
+                torch.bmm(grad_scores, kept.key, out=parts[0]).mul_(ctx.scale)
             _gather(parts, group.keys, group.size, heads, into=found)
         if together:
             found[layout.num_tokens :].zero_()
-            found_query, grad_key, grad_value = found.split(width, 1)
-        else:
-            grad_key, grad_value = found.split(width, 1)
-        return (
-            found_query if need_query else None,
-            grad_key if need_key else None,
-            grad_value if need_value else None,
-            *(None,) * 5,
-        )
+        return found if need_packed else None, found_query if need_query else None, *(None,) * 5
 
 
 class _Mix(torch.autograd.Function):

@@ -7,10 +7,10 @@ import torch
 
 from tunesmith.base.layout import EVERYWHERE, Group, Layout, Pairing, Reach
 from tunesmith.base.shapes import Float, Int, Tensor
-from tunesmith.nn.attend import attend
+from tunesmith.nn.attend import attend, attend_packed
 from tunesmith.nn.cache import Cache, CacheView, LayerCache
 from tunesmith.nn.distances import Distances
-from tunesmith.nn.linear import Linear
+from tunesmith.nn.linear import Linear, side_by_side
 from tunesmith.nn.norm import NormConfig
 from tunesmith.nn.position import Layer, OwnMaps, Position
 
@@ -136,10 +136,16 @@ class Attention(torch.nn.Module):
         if self.position is not None:
             position = self.position
             state = position.prepare(layout, x)
-        query = self.query(x if rows is None else rows.of(x))
+        asked = None if rows is None else self.query(rows.of(x))
         if memory is not None:
-            return self.output(self._cross(query, memory, cached))
-        key, value = self.key(x), self.value(x)
+            return self.output(self._cross(self.query(x) if asked is None else asked, memory, cached))
+        pairing = layout if rows is None else rows.pairing
+        reach = self.reach if rows is None or rows.ahead == "as the layer" else Reach(self.reach.left)
+        maps = [self.key, self.value] if rows is not None else [self.query, self.key, self.value]
+        packed = None if cached is not None else side_by_side(maps, x)
+        if packed is not None and self._takes_packed(position):
+            return self.output(self._attend_packed(packed, pairing, asked, reach))
+        query, key, value = self._parts(x, packed, asked)
         query, key = self._each_head(query, self.query_norm), self._each_head(key, self.key_norm)
         relative = None
         if position is not None and position.rotary:
@@ -167,23 +173,48 @@ class Attention(torch.nn.Module):
             query,
             key,
             value,
-            layout if rows is None else rows.pairing,
+            pairing,
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,
             scale=self.scale,
-            reach=self.reach if rows is None or rows.ahead == "as the layer" else Reach(self.reach.left),
+            reach=reach,
             dropout=self.dropout,
             relative=relative,
         )
         return self.output(mixed)
 
+    def _takes_packed(self, position: Position | None) -> bool:
+        """Whether queries, keys and values go into attention as their maps give them."""
+        plain = position is None or not (position.rotary or position.relative)
+        return plain and self.query_norm is None and self.key_norm is None and self.num_kv_heads == self.num_heads
+
+    def _attend_packed(self, packed: Tensor, pairing: Layout | Pairing, query: Tensor | None, reach: Reach) -> Tensor:
+        return attend_packed(
+            packed,
+            pairing,
+            query=query,
+            num_heads=self.num_heads,
+            scale=self.scale,
+            reach=reach,
+            dropout=self.dropout,
+        )
+
+    def _parts(self, x: Tensor, packed: Tensor | None, asked: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of rows, from what one product gave, if one did."""
+        if packed is None:
+            return self.query(x) if asked is None else asked, self.key(x), self.value(x)
+        kv = self.num_kv_heads * self.d_head
+        *own, key, value = packed.split([*([] if asked is not None else [self.num_heads * self.d_head]), kv, kv], 1)
+        return own[0] if asked is None else asked, key, value
+
     def _cross(self, query: Tensor, memory: Memory, cached: Cached | None) -> Tensor:
         if cached is None:
             assert memory.pairing is not None
+            packed = side_by_side([self.key, self.value], memory.hidden)
+            if packed is not None and self._takes_packed(None):
+                return self._attend_packed(packed, memory.pairing, query, EVERYWHERE)
             return attend(
-                query,
-                self.key(memory.hidden),
-                self.value(memory.hidden),
+                *self._parts(memory.hidden, packed, query),
                 memory.pairing,
                 num_heads=self.num_heads,
                 num_kv_heads=self.num_kv_heads,

@@ -76,14 +76,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         learns = need_x or need_weight or need_bias
         for start in range(0, len(x), rows):
             part = x[start : start + rows]
-            logits = torch.nn.functional.linear(part, narrow, None if bias is None else bias.to(x.dtype))
+            logits = part @ narrow.t()
             block = max(1, (BLOCK if x.device.type == "cpu" else CHUNK) // len(weight))
             real = min(len(part), len(labels) - start)
             for first in range(0, real, block):
                 here = slice(start + first, start + min(first + block, real))
                 wanted = labels[here, None]
                 some = logits[first : first + len(wanted)]
-                logs = torch.log_softmax(some, 1, dtype=wide)
+                # the bias is added here, where the cache holds them: a product that begins with it writes them twice
+                logs = some.to(wide)
+                logs = torch.log_softmax(logs if bias is None else logs.add_(bias), 1)
                 total -= logs.gather(1, wanted).sum()
                 if draws is None and not learns:
                     continue

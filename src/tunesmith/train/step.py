@@ -171,9 +171,12 @@ class Stepper(Generic[B]):
         mean = sum(update.terms[term] * mean for term, mean in means.items())
         self.check(mean, "loss", step=progress.step + 1, micro_batch=broken)
         parameters = [p for p in update.parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         progress.last_norms[update.name] = float(full(norm))
         self.check(progress.last_norms[update.name], "norm of the gradient", step=progress.step + 1)
+        if self.max_grad_norm is not None and progress.last_norms[update.name] + 1e-6 > self.max_grad_norm:
+            # else it would multiply all gradients by one, as it does behind a norm of torch's own
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
         for group in update.optimiser.param_groups:
             group["lr"] = self.learning_rate * rate()
         update.optimiser.step()
