@@ -102,6 +102,7 @@ def options(given: argparse.Namespace) -> dict[str, object]:
         "model.d_ff": 4 * given.width,
         "model.dropout": 0.0,
         "objective.name": "mlm",
+        "objective.rate": given.masked,
         "input.name": "blocks",
         "data.max_tokens": given.tokens,
         "data.dev_sequences": given.dev,
@@ -365,6 +366,7 @@ SIZES = {
     "steps": 600,
     "looks": 20,
     "rate": 1e-3,
+    "masked": 0.15,
 }
 SIDES = {"ours": ours, "transformers": transformers, "fresh": fresh}
 
