@@ -16,7 +16,7 @@ from tunesmith.train.evaluate import logits_of
 FAMILIES = ("bert", "roberta", "electra")
 METHODS = ("lora", "bitfit", "linear_probe", "full")
 SETTINGS = {"train.max_steps": 6, "train.evaluations": 1, "train.precision": "fp32", "train.learning_rate": 0.02}
-STILL = {**SETTINGS, "train.max_steps": 1, "train.learning_rate": 1e-12, "train.seed": 9}  # the run ends as it began
+STILL = {**SETTINGS, "train.max_steps": 1, "train.learning_rate": 1e-30, "train.seed": 9}  # the run ends as it began
 TEXTS = ["the film was lovely", "a dull song and it was cold", "plot of the story"]
 
 
