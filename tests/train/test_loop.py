@@ -16,7 +16,7 @@ from tunesmith.base.random import torch_stream
 from tunesmith.text.batching import Examples, Order, cut_by_tokens, pack
 from tunesmith.text.tokenizer import Encoded
 from tunesmith.train import loop
-from tunesmith.train.checkpoint import Checkpoints
+from tunesmith.train.checkpoint import Checkpoints, Progress
 from tunesmith.train.loop import Evaluation, Interrupted, Plan, train
 from tunesmith.train.optim.adamw import AdamWConfig
 from tunesmith.train.parallel import Parallel
@@ -465,3 +465,25 @@ def test_the_phases_of_a_step_have_noise_of_their_own():
     assert own == torch.rand(2, generator=torch_stream("dropout", 7, 0, 0)).tolist()
     assert own != first[1] != second[1] != own
     assert torchs != first[2] != second[2]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.999, 1.001, 4.0, None])
+def test_a_step_is_as_long_as_the_clipped_gradient(share):
+    """Plain descent moves by rate x gradient x min(1, limit / norm); the limit is a share of the norm here, or none."""
+    work = LeastSquares(limit=10_000)
+    batches = work.cut(0)
+    assert len(batches) == 1
+    loss = work.loss(batches[0], torch.Generator()) / work.targets(batches[0])["loss"]
+    gradients = torch.autograd.grad(loss, list(work.parameters.values()))
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+    limit = None if share is None else share * norm
+    descent = torch.optim.SGD(work.parameters.values(), lr=1.0)
+    before = [parameter.detach().clone() for parameter in work.parameters.values()]
+    made = stepper(work, max_grad_norm=limit)
+    made = replace(made, updates=[Update("train", {"loss": 1.0}, work.parameters, descent)])
+    progress = Progress()
+    made.step(progress, rate=lambda tokens: 1.0)
+    assert progress.last_norms["train"] == pytest.approx(norm, rel=1e-12)
+    factor = 1.0 if limit is None else min(1.0, limit / (norm + 1e-6))
+    for old, new, gradient in zip(before, work.parameters.values(), gradients, strict=True):
+        torch.testing.assert_close(old - new.detach(), 0.05 * factor * gradient, rtol=0, atol=1e-14)
