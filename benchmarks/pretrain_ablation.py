@@ -133,7 +133,12 @@ def torch_attention() -> None:
         real = layout.num_tokens if isinstance(layout, attention.Layout) else layout.num_queries
         return attention._FromBins.apply([group.queries for group in layout.groups], len(query), real, *found)
 
+    def attend_packed(packed, layout, *, query=None, **rest):
+        *own, key, value = packed.chunk(3 if query is None else 2, 1)
+        return attend(own[0] if query is None else query, key, value, layout, **rest)
+
     put(attention.attend, attend)
+    put(attention.attend_packed, attend_packed)
 
 
 def torch_dropout() -> None:
