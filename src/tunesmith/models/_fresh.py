@@ -39,7 +39,7 @@ def fresh_model(
         foreign["decoder_start_token_id"] = start
     foreign["vocab_size"] = vocabulary.size
     config = config_from_hf(foreign, source=preset)
-    encoder, decoder = (_changed(stack, changes) for stack in (config.encoder, config.decoder))
+    encoder, decoder = (changed_stack(stack, changes) for stack in (config.encoder, config.decoder))
     changed = ModelConfig(family=config.family, encoder=encoder, decoder=decoder, foreign=config.foreign)
     fault = fault_of_stacks(table, changed.stacks, changed.foreign)
     if fault is None and changes.get("initial_std") is None:
@@ -98,7 +98,7 @@ def _family_of(preset: str) -> Family:
     raise SettingError(f"model.preset: there is no preset {preset!r}: choose from {', '.join(known)}")
 
 
-def _changed(stack: TransformerConfig | None, changes: Mapping[str, Any]) -> TransformerConfig | None:
+def changed_stack(stack: TransformerConfig | None, changes: Mapping[str, Any]) -> TransformerConfig | None:
     """A stack with other settings; what followed from those that change follows from the new ones."""
     if stack is None:
         return None

@@ -16,6 +16,7 @@ from tunesmith.recipes.kept import kept_documents
 from tunesmith.recipes.listener import Listener
 from tunesmith.recipes.open import open_tokenizer
 from tunesmith.recipes.pretrain_settings import PretrainSettings
+from tunesmith.recipes.start import tokenizer_of
 from tunesmith.text.cleaning import Cleaned
 from tunesmith.text.corpus import Corpus, CorpusSettings, Document, open_corpus
 from tunesmith.text.sample import Vocabulary, vocabulary_of
@@ -137,8 +138,9 @@ def _tokenizer(
     corpus: Corpus, kept: Keep | None, out: Path, settings: PretrainSettings, listener: Listener
 ) -> Tokenizer:
     """The tokenizer that is given, or one trained on the corpus and kept in the run's folder."""
-    if settings.tokenizer is not None:
-        return open_tokenizer(settings.tokenizer)
+    given = tokenizer_of(settings)
+    if given is not None:
+        return open_tokenizer(given)
     made = load_tokenizer(out)
     if made is not None:
         return made

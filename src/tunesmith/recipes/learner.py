@@ -1,4 +1,4 @@
-"""What pretraining trains: a fresh model with its objective, the micro-batches that it reads, its optimisers."""
+"""What pretraining trains: a model with its objective, the micro-batches that it reads, its optimisers."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,6 @@ from torch.distributed.fsdp import FSDPModule
 from tunesmith.base.errors import SettingError
 from tunesmith.base.moving import moved
 from tunesmith.base.shapes import Tensor
-from tunesmith.models._fresh import fresh_model
 from tunesmith.models.model import Model
 from tunesmith.objectives import Batch, Objective
 from tunesmith.recipes.ahead import Ahead, Parts
@@ -17,6 +16,7 @@ from tunesmith.recipes.corpus import Ready
 from tunesmith.recipes.feed import Feed, Place
 from tunesmith.recipes.listener import Listener
 from tunesmith.recipes.pretrain_settings import PretrainSettings
+from tunesmith.recipes.start import first_model, with_heads
 from tunesmith.recipes.whereabouts import sequences_words
 from tunesmith.text.batching import cut_by_tokens
 from tunesmith.train.checkpoint import Progress
@@ -27,21 +27,13 @@ from tunesmith.train.update import Update
 
 
 def make_learner(settings: PretrainSettings, ready: Ready, listener: Listener) -> tuple[Model, Objective]:
-    """A fresh model with the objective's head, and the objective."""
-    seed = settings.train.seed
+    """The model with the objective's head, and the objective."""
     settings.objective.check_input(settings.input)
-    model, fault = fresh_model(
-        settings.model.preset, changes=settings.model.changes(), vocabulary=ready.vocabulary, seed=seed
-    )
-    if fault is not None:
-        listener.note(f"saved under our own names, as transformers cannot hold this model: {fault}")
+    model = first_model(settings, ready.vocabulary, listener)
     _check_length(model, settings)
-    head = settings.objective.head(model)
-    if head is not None:
-        model = model.with_head(head, seed=seed)
+    model, objective = with_heads(model, settings, ready.vocabulary, listener)
     model.tokenizer = ready.tokenizer
-    longest = settings.data.max_tokens
-    return model, settings.objective.build(model, ready.vocabulary, max_tokens=longest, seed=seed)
+    return model, objective
 
 
 class Trainee(torch.nn.Module):

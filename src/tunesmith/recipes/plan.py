@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from tunesmith.base.random import numpy_stream
-from tunesmith.models._fresh import fresh_model
 from tunesmith.models.model import Model, ModelConfig
 from tunesmith.objectives import Batch, Objective
+from tunesmith.recipes.listener import Silent
+from tunesmith.recipes.open import open_tokenizer
 from tunesmith.recipes.pretrain_settings import PretrainSettings, PretrainTraining
+from tunesmith.recipes.start import first_model, tokenizer_of, with_heads
 from tunesmith.text.sample import Drawn, Frame, Vocabulary
 from tunesmith.train.cost import Bill, Parameters, Reading, bill, count_flops, count_parameters
 from tunesmith.train.memory import Memory, plan_memory
@@ -115,21 +117,18 @@ def estimate(
     """What a run with these settings would cost; dropout, the optimiser's own work and reading the data are left out.
 
     Args:
-        settings: All settings; the vocabulary is taken to be as large as they allow.
+        settings: All settings; a vocabulary that is still to be made is taken to be as large as they allow.
         num_devices: Devices that share the work.
         flops_per_second: What one device really does.
         price_per_hour: Of one device.
 
     Raises:
-        SettingError: The objective does not fit the model.
+        UserError: The objective does not fit the model, or there is no such tokenizer or checkpoint.
     """
     vocabulary = _invented(settings)
-    with torch.device("meta"):
-        model, _ = fresh_model(settings.model.preset, changes=settings.model.changes(), vocabulary=vocabulary, seed=0)
-        head = settings.objective.head(model)
-        model = model if head is None else model.with_head(head)
-        longest = settings.data.max_tokens
-        objective = settings.objective.build(model, vocabulary, max_tokens=longest, seed=0)
+    with torch.device("meta" if settings.model.checkpoint is None else "cpu"):
+        model = first_model(settings, vocabulary, Silent())
+        model, objective = with_heads(model, settings, vocabulary, Silent())
     read: dict[str, list[tuple[ModelConfig, Reading]]] = {}
     stages = []
     for share, length in _lengths(settings):
@@ -191,7 +190,7 @@ def _one_sequence(settings: PretrainSettings, objective: Objective, vocabulary: 
     frame = vocabulary.frame
     room = settings.objective.raw_tokens(tokens) - frame.pair_size
     draw = np.random.default_rng(0)
-    texts = [draw.integers(_SPECIAL, vocabulary.size, n) for n in (room - room // 2, room // 2)]
+    texts = [draw.integers(_num_special(vocabulary.size), vocabulary.size, n) for n in (room - room // 2, room // 2)]
     sample = frame.pair([texts[0]], [texts[1]], label=0)
     return objective.prepare([Drawn(sample, numpy_stream("plan"))])
 
@@ -227,8 +226,9 @@ def _grown(train: PretrainTraining, share: float) -> float:
 
 
 def _invented(settings: PretrainSettings) -> Vocabulary:
-    size = settings.vocabulary.vocab_size
-    special = np.arange(size) < _SPECIAL
+    given = tokenizer_of(settings)
+    size = settings.vocabulary.vocab_size if given is None else open_tokenizer(given).vocab_size
+    special = np.arange(size) < _num_special(size)
     return Vocabulary(
         size=size,
         special=special,
@@ -241,6 +241,10 @@ def _invented(settings: PretrainSettings) -> Vocabulary:
         sentence_ends=np.zeros(size, dtype=bool),
         frame=Frame((1,), (2,), (2,), (2,)),
     )
+
+
+def _num_special(size: int) -> int:
+    return min(_SPECIAL, size // 2)
 
 
 def parts_of(parameters: Parameters) -> Mapping[str, int]:

@@ -34,6 +34,10 @@ class ModelSettings(Config):
     preset: str = pydantic.Field(
         default="bert_mini", description="Preset of a family, as `tunesmith show model` lists."
     )
+    checkpoint: str | None = pydantic.Field(
+        default=None,
+        description="Folder or hub id of a model to go on from, with its tokenizer; of the rest only dropout counts.",
+    )
     num_layers: Count | None = pydantic.Field(default=None, description="Blocks, of each stack.")
     num_stored: Count | None = pydantic.Field(default=None, description="Blocks with weights of their own.")
     d_model: Count | None = pydantic.Field(default=None, description="Width of the model.")
@@ -59,7 +63,7 @@ class ModelSettings(Config):
 
     def changes(self) -> dict[str, Any]:
         """What differs from the preset."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name != "preset"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in ("preset", "checkpoint")}
 
 
 class CorpusData(CorpusSettings):
@@ -129,7 +133,9 @@ class PretrainSettings(Config):
     vocabulary: TokenizerSettings = pydantic.Field(
         default_factory=TokenizerSettings, description="The tokenizer to train, where none is given."
     )
-    tokenizer: str | None = pydantic.Field(default=None, description="Folder of a tokenizer; trained if not given.")
+    tokenizer: str | None = pydantic.Field(
+        default=None, description="Folder of a tokenizer; if not given, the checkpoint's, or one is trained."
+    )
     train: PretrainTraining = pydantic.Field(default_factory=PretrainTraining, description="How to train.")
 
 

@@ -1,0 +1,125 @@
+"""Pretraining that goes on from a checkpoint."""
+
+import json
+
+import pytest
+import torch
+from tiny_pretraining import Listener, recipe, write_corpus
+
+from tunesmith.base.errors import UserError
+from tunesmith.models._checkpoint import load, save
+from tunesmith.recipes.plan import estimate
+from tunesmith.recipes.pretrain import pretrain
+from tunesmith.recipes.pretrain_settings import pretrain_settings
+from tunesmith.recipes.settings import nested
+
+STILL = {"train.learning_rate": 1e-30, "train.max_steps": 2, "train.weight_decay": 0.0}
+
+
+class Learnt:
+    """A corpus, and a run on it."""
+
+    def __init__(self, folder, case, **settings):
+        self.folder, self.case = folder, case
+        self.corpus = write_corpus(folder / "corpus.txt")
+        self.recipe = str(recipe(folder, case))
+        self.run = folder / "run"
+        pretrain(self.recipe, self.corpus, out=self.run, settings=settings)
+
+    def go_on(self, name="more", *, checkpoint=None, **settings):
+        """Another run that begins there, and what was heard of it."""
+        listener, out = Listener(), self.folder / name
+        given = {"model.checkpoint": str(checkpoint or self.run), **STILL, **settings}
+        model = pretrain(self.recipe, self.corpus, out=out, settings=given, listener=listener)
+        return model, "\n".join(listener.notes), out
+
+
+def metrics(run):
+    """What the run found."""
+    return json.loads((run / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("case", ["mlm", "span_corruption", "nsp"])
+def test_a_run_that_learns_nothing_more_ends_where_the_checkpoint_is(case, tmp_path):
+    """Weights, head and tokenizer are all the checkpoint's; sizes of the recipe are not used, and named."""
+    learnt = Learnt(tmp_path, case)
+    model, said, out = learnt.go_on(**{"model.d_model": 64, "vocabulary.vocab_size": 300})
+    for name, parameter in load(learnt.run).state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], parameter, rtol=0, atol=1e-12)
+    assert metrics(out)["validation_loss"] == pytest.approx(metrics(learnt.run)["validation_loss"], abs=1e-5)
+    assert (out / "tokenizer.json").read_bytes() == (learnt.run / "tokenizer.json").read_bytes()
+    assert "model.d_model" in said
+    assert "fresh" not in said
+
+
+def test_what_the_checkpoint_lacks_is_fresh_and_named(tmp_path):
+    """An encoder alone has no head, and no checkpoint holds a generator."""
+    learnt = Learnt(tmp_path, "mlm")
+    save(load(learnt.run).with_head(None), tmp_path / "encoder")
+    model, said, _ = learnt.go_on(checkpoint=tmp_path / "encoder")
+    assert "fresh: head." in said
+    assert "encoder." not in said.partition("fresh:")[2]
+    encoder = load(learnt.run).encoder
+    assert encoder is not None
+    assert model.encoder is not None
+    for name, parameter in encoder.state_dict().items():
+        torch.testing.assert_close(model.encoder.state_dict()[name], parameter, rtol=0, atol=1e-12)
+
+
+def test_a_generator_is_fresh(tmp_path):
+    """The discriminator's head comes from the checkpoint."""
+    learnt = Learnt(tmp_path, "rtd")
+    _, said, _ = learnt.go_on()
+    assert said.partition("fresh: ")[2].partition("\n")[0] == "generator"
+
+
+def test_dropout_is_the_recipes(tmp_path):
+    """All else is the checkpoint's; without a rate of its own the recipe keeps the checkpoint's."""
+    learnt = Learnt(tmp_path, "mlm", **{"model.dropout": 0.1})
+    kept, said, _ = learnt.go_on("kept")
+    changed, also_said, _ = learnt.go_on("changed", **{"model.dropout": 0.2, "model.attention_dropout": 0.3})
+    assert (kept.config.trunk.dropout, kept.config.trunk.attention_dropout) == (0.1, 0.1)
+    assert (changed.config.trunk.dropout, changed.config.trunk.attention_dropout) == (0.2, 0.3)
+    assert "dropout," not in (said + also_said).replace("\n", ",")
+    for name, parameter in load(learnt.run).state_dict().items():
+        torch.testing.assert_close(changed.state_dict()[name], parameter, rtol=0, atol=1e-12)
+
+
+def test_going_on_learns(tmp_path):
+    """The loss begins where the first run ended, and ends lower."""
+    learnt = Learnt(tmp_path, "mlm")
+    _, _, out = learnt.go_on(**{"train.learning_rate": 0.01, "train.max_steps": 60})
+    assert metrics(out)["validation_loss"] < metrics(learnt.run)["validation_loss"] - 0.1
+
+
+def test_what_does_not_go_together_is_refused(tmp_path):
+    """One line each, and no folder stays behind."""
+    learnt = Learnt(tmp_path, "mlm")
+    for name in ("other", "same"):
+        (tmp_path / name).mkdir()
+    other = Learnt(tmp_path / "other", "span_corruption")
+    same = Learnt(tmp_path / "same", "mlm", **{"vocabulary.vocab_size": 80})
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((learnt.run / name).read_bytes())
+    for given, why in [
+        ({"tokenizer": str(other.run)}, "token vectors"),
+        ({"tokenizer": str(same.run)}, "other tokens"),
+        ({"checkpoint": bare}, "holds no tokenizer"),
+        ({"checkpoint": tmp_path / "nowhere"}, "nowhere"),
+        ({"checkpoint": other.run}, "encoder"),
+        ({"data.max_tokens": 4096}, "data.max_tokens"),
+    ]:
+        with pytest.raises(UserError) as caught:
+            learnt.go_on("refused", **given)
+        assert why in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_plan_counts_the_checkpoints_parameters(tmp_path):
+    """Not those of the recipe's sizes."""
+    learnt = Learnt(tmp_path, "mlm")
+    given = nested({"model.checkpoint": str(learnt.run), "model.d_model": 64})
+    found = estimate(pretrain_settings(learnt.recipe, given), num_devices=1, flops_per_second=1e12, price_per_hour=1.0)
+    assert found.networks[0].parameters.total == metrics(learnt.run)["total_parameters"]
