@@ -4,6 +4,8 @@
     python benchmarks/pretrain_quality.py --plot docs/images/pretrain_quality.png
     python benchmarks/pretrain_quality.py --table
 
+Further settings of both sides are given by ``--set``, such as ``--set 'model.checkpoint="FOLDER"'``.
+
 A small BERT without dropout, for each seed from the same weights on both sides: ours are saved and loaded by
 transformers' ``BertForMaskedLM``. Both see the same blocks under the same masks in the same order, and have the same
 AdamW, schedule and clipping. Ours is `tunesmith.pretrain`; transformers' is a loop with bf16 autocast, fused AdamW and
@@ -19,6 +21,7 @@ import json
 import statistics
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +122,16 @@ def options(given: argparse.Namespace) -> dict[str, object]:
     }
     if (given.folder / "tokenizer" / "tokenizer.json").exists():
         found["tokenizer"] = str(given.folder / "tokenizer")
+    found |= overrides(given)
     end = {"train.max_steps": given.steps} if given.minutes is None else {"train.minutes": given.minutes}
     return found | end
+
+
+def overrides(given: argparse.Namespace) -> dict[str, object]:
+    """Further settings of the run, which both sides have: "key=TOML value" each."""
+    return {
+        name: tomllib.loads(f"value = {value}")["value"] for name, _, value in (o.partition("=") for o in given.set)
+    }
 
 
 def ours(given: argparse.Namespace) -> dict[str, object]:
@@ -256,7 +267,9 @@ def fresh(given: argparse.Namespace) -> dict[str, object]:
     start = {"ours": validation.losses(trainee).total, "transformers": loss_of(theirs, dev_of(validation))}
     assert abs(start["ours"] - start["transformers"]) < 1e-5, start
     guess = constant_guess(setup, dev_of(validation))
-    return {"start": start, "constant": guess, "parameters": sum(p.numel() for p in setup.model.parameters())}
+    trunk = setup.model.config.trunk
+    sizes = {"layers": trunk.num_layers, "width": trunk.d_model, "vocabulary": trunk.vocab_size}  # a checkpoint's own
+    return {"start": start, "constant": guess, "parameters": sum(p.numel() for p in setup.model.parameters()), **sizes}
 
 
 def constant_guess(setup: Setup, dev: list[Dense]) -> float:
@@ -270,6 +283,7 @@ def constant_guess(setup: Setup, dev: list[Dense]) -> float:
 def run(given: argparse.Namespace) -> None:
     """All seeds, the sides of each alternately."""
     options = [f"--{name}={getattr(given, name)}" for name in (*SIZES, "threads")]
+    options += [f"--set={one}" for one in given.set]
     for seed in range(given.first, given.first + given.seeds):
         with tempfile.TemporaryDirectory() as folder:
             write_corpus(given.data / given.corpus, Path(folder))
@@ -288,6 +302,7 @@ def run(given: argparse.Namespace) -> None:
             "seed": seed,
             "threads": given.threads,
             **{name: getattr(given, name) for name in SIZES},
+            "set": given.set,
             **seen["fresh"][0],
             "precision": equal["precision"],
             "attention": peer["attention"],
@@ -378,6 +393,7 @@ def main() -> None:
     parser.add_argument("--corpus", default="corpus_en_novels", help="folder in it")
     for name, value in SIZES.items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a further setting, as TOML")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

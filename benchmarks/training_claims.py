@@ -110,7 +110,7 @@ DEEP_STD, WIDE_STD = 0.07, 0.06  # 0.02 at a width of 768, by one over the root 
 
 def warmup() -> Claim:
     """Post-norm with and without warm-up at four learning rates, and pre-norm as control."""
-    rates = {"post": (2e-3, 4e-3, 6e-3, 8e-3), "pre": (4e-3, 8e-3)}
+    rates = {"post": (5e-4, 1e-3, 2e-3, 4e-3), "pre": (4e-3, 8e-3)}
     arms: dict[str, Settings] = {}
     said: list[Comparison] = []
     for order, own in rates.items():
