@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny_pretraining import Listener, recipe, write_corpus
+from tiny_pretraining import Listener, kept, leave, recipe, write_corpus
 
 from tunesmith.base.errors import UserError
 from tunesmith.models._checkpoint import load, save
@@ -90,6 +90,19 @@ def test_going_on_learns(tmp_path):
     learnt = Learnt(tmp_path, "mlm")
     _, _, out = learnt.go_on(**{"train.learning_rate": 0.01, "train.max_steps": 60})
     assert metrics(out)["validation_loss"] < metrics(learnt.run)["validation_loss"] - 0.1
+
+
+def test_resume(tmp_path):
+    """A run that was cut off goes on from its own state, not from the checkpoint again."""
+    learnt = Learnt(tmp_path, "mlm")
+    given = {"model.checkpoint": str(learnt.run), "model.dropout": 0.2, "train.max_steps": 6}
+    pretrain(learnt.recipe, learnt.corpus, out=tmp_path / "whole", settings=given)
+    with pytest.raises(SystemExit):
+        pretrain(learnt.recipe, learnt.corpus, out=tmp_path / "cut", settings=given, listener=Listener(4, leave))
+    heard = Listener()
+    pretrain(learnt.recipe, learnt.corpus, out=tmp_path / "cut", settings=given, resume=True, listener=heard)
+    assert 0 < len(heard.steps) < 6
+    assert kept(tmp_path / "cut") == kept(tmp_path / "whole")
 
 
 def test_what_does_not_go_together_is_refused(tmp_path):
