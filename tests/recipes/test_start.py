@@ -53,7 +53,7 @@ def test_a_run_that_learns_nothing_more_ends_where_the_checkpoint_is(case, tmp_p
 
 
 def test_what_the_checkpoint_lacks_is_fresh_and_named(tmp_path):
-    """An encoder alone has no head, and no checkpoint holds a generator."""
+    """An encoder alone has no head; what it has is kept."""
     learnt = Learnt(tmp_path, "mlm")
     save(load(learnt.run).with_head(None), tmp_path / "encoder")
     model, said, _ = learnt.go_on(checkpoint=tmp_path / "encoder")
@@ -66,9 +66,10 @@ def test_what_the_checkpoint_lacks_is_fresh_and_named(tmp_path):
         torch.testing.assert_close(model.encoder.state_dict()[name], parameter, rtol=0, atol=1e-12)
 
 
-def test_a_generator_is_fresh(tmp_path):
-    """The discriminator's head comes from the checkpoint."""
-    learnt = Learnt(tmp_path, "rtd")
+@pytest.mark.parametrize("case", ["rtd", "gdes"])
+def test_a_generator_is_fresh(case, tmp_path):
+    """And nothing else is: the discriminator's head comes from the checkpoint."""
+    learnt = Learnt(tmp_path, case)
     _, said, _ = learnt.go_on()
     assert said.partition("fresh: ")[2].partition("\n")[0] == "generator"
 
@@ -86,7 +87,7 @@ def test_dropout_is_the_recipes(tmp_path):
 
 
 def test_going_on_learns(tmp_path):
-    """The loss begins where the first run ended, and ends lower."""
+    """More steps end lower than the first run did."""
     learnt = Learnt(tmp_path, "mlm")
     _, _, out = learnt.go_on(**{"train.learning_rate": 0.01, "train.max_steps": 60})
     assert metrics(out)["validation_loss"] < metrics(learnt.run)["validation_loss"] - 0.1
@@ -106,7 +107,7 @@ def test_resume(tmp_path):
 
 
 def test_what_does_not_go_together_is_refused(tmp_path):
-    """One line each, and no folder stays behind."""
+    """One line each, and no model is left behind."""
     learnt = Learnt(tmp_path, "mlm")
     for name in ("other", "same"):
         (tmp_path / name).mkdir()
@@ -128,11 +129,16 @@ def test_what_does_not_go_together_is_refused(tmp_path):
             learnt.go_on("refused", **given)
         assert why in str(caught.value)
         assert "\n" not in str(caught.value)
+        assert not list((tmp_path / "refused").rglob("*.safetensors"))
 
 
-def test_a_plan_counts_the_checkpoints_parameters(tmp_path):
-    """Not those of the recipe's sizes."""
+@pytest.mark.parametrize("named", ["model.checkpoint", "tokenizer"])
+def test_a_plan_counts_what_a_run_would_have(named, tmp_path):
+    """The checkpoint's sizes, not the recipe's; and the words of a tokenizer that is given."""
     learnt = Learnt(tmp_path, "mlm")
-    given = nested({"model.checkpoint": str(learnt.run), "model.d_model": 64})
-    found = estimate(pretrain_settings(learnt.recipe, given), num_devices=1, flops_per_second=1e12, price_per_hour=1.0)
+    given = {named: str(learnt.run), "vocabulary.vocab_size": 300}
+    if named == "model.checkpoint":
+        given["model.d_model"] = 64
+    settings = pretrain_settings(learnt.recipe, nested(given))
+    found = estimate(settings, num_devices=1, flops_per_second=1e12, price_per_hour=1.0)
     assert found.networks[0].parameters.total == metrics(learnt.run)["total_parameters"]

@@ -7,7 +7,7 @@ from tunesmith.models._fresh import changed_stack, fresh_model
 from tunesmith.models.model import Model
 from tunesmith.objectives import Objective
 from tunesmith.recipes.listener import Listener
-from tunesmith.recipes.open import open_tokenizer
+from tunesmith.recipes.open import open_tokenizer, set_tokenizer
 from tunesmith.recipes.pretrain_settings import PretrainSettings
 from tunesmith.text.sample import Vocabulary
 
@@ -25,11 +25,11 @@ def first_model(settings: PretrainSettings, vocabulary: Vocabulary, listener: Li
     Raises:
         UserError: There is no such preset or checkpoint, or it does not go with the settings; one line says why.
     """
-    seed = settings.train.seed
     if settings.model.checkpoint is not None:
-        return _loaded(settings, settings.model.checkpoint, vocabulary, listener)
-    changes = settings.model.changes()
-    model, fault = fresh_model(settings.model.preset, changes=changes, vocabulary=vocabulary, seed=seed)
+        return _loaded(settings, settings.model.checkpoint, listener)
+    model, fault = fresh_model(
+        settings.model.preset, changes=settings.model.changes(), vocabulary=vocabulary, seed=settings.train.seed
+    )
     if fault is not None:
         listener.note(f"saved under our own names, as transformers cannot hold this model: {fault}")
     return model
@@ -70,17 +70,12 @@ def tokenizer_of(settings: PretrainSettings) -> str | None:
     return settings.tokenizer
 
 
-def _loaded(settings: PretrainSettings, checkpoint: str, vocabulary: Vocabulary, listener: Listener) -> Model:
+def _loaded(settings: PretrainSettings, checkpoint: str, listener: Listener) -> Model:
     model = load(checkpoint, seed=settings.train.seed)
-    rows = model.config.trunk.vocab_size
-    if vocabulary.size > rows:
-        raise SettingError(
-            f"tokenizer: makes ids up to {vocabulary.size - 1}, but {checkpoint} has {rows} token vectors: leave it "
-            "out, and the checkpoint's own is taken"
-        )
-    if settings.tokenizer is not None and model.tokenizer is not None:
-        own, other = (one.backend.get_vocab() for one in (model.tokenizer, open_tokenizer(settings.tokenizer)))
-        if own != other:
+    own = model.tokenizer
+    if settings.tokenizer is not None:
+        set_tokenizer(model, settings.tokenizer)
+        if own is not None and own.backend.get_vocab() != open_tokenizer(settings.tokenizer).backend.get_vocab():
             raise SettingError(
                 f"tokenizer: {settings.tokenizer} has other tokens than {checkpoint}'s own, whose vectors are learnt: "
                 "leave it out, and that one is taken"
