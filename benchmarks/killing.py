@@ -69,19 +69,21 @@ class Watch(abc.ABC):
             tail = (self.root / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
             self.faults.append(f"{out.name}: the command failed: {' | '.join(tail)}")
 
-    def kill(self, job: str, out: Path, *, after: float) -> None:
-        """Start the command, or go on with it, and kill it after this many seconds."""
+    def kill(self, job: str, out: Path, *, after: float) -> float:
+        """Start the command, or go on with it, and kill it after this many seconds; return how long it lived."""
+        started = time.monotonic()
         process = self.start(job, out)
         try:
             process.wait(timeout=after)
             self.counts["ended before the kill"] += 1
-            return
+            return time.monotonic() - started
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         self.counts["kills"] += 1
         self.counts[f"killed {self.state(out)}"] += 1
         self.counts["killed while writing a file"] += any(self.left_over(out, ".*.part"))
+        return after
 
     def check_tidy(self, out: Path) -> None:
         """Name what a finished run should have deleted."""
@@ -133,8 +135,11 @@ def main(benchmark: str, about: str | None, watcher: type[Watch], jobs: Sequence
         while watch.counts["kills"] < arguments.kills and runs < 3 * arguments.kills and not watch.faults:
             job = jobs[runs % len(jobs)]
             out, whole = watch.root / f"{job} {runs}", watch.root / f"{job} undisturbed"
-            for _ in range(2 if runs % 3 == runs // 3 % 3 else 1):  # every third run, of another job each time
-                watch.kill(job, out, after=watch.draw.uniform(0, seconds[job]))
+            for attempt in range(2 if runs % 3 == runs // 3 % 3 else 1):  # every third run, of another job each time
+                moment = watch.draw.uniform(0, seconds[job])
+                lived = watch.kill(job, out, after=moment)
+                if lived < moment and attempt == 0:  # a whole run, faster than the undisturbed one was
+                    seconds[job] = lived
                 watch.check(out, whole, at_end=False)
             watch.finish(job, out)
             if not watch.faults:

@@ -140,21 +140,58 @@ def test_a_run_that_stopped_has_its_curves(desk, tmp_path, undisturbed):
     assert [point["step"] for point in json.loads((out / "curve.json").read_text())] == [1]
 
 
-def test_a_run_that_diverged_has_its_curves(desk, tmp_path, monkeypatch):
+@pytest.fixture
+def diverging(monkeypatch):
+    """Makes the fourth step of a run come out as no number."""
+
+    def spoil(stepper, value, what, *, step, **more):
+        check(stepper, float("nan") if (what, step) == ("loss", 4) else value, what, step=step, **more)
+
+    check = Stepper.check
+    monkeypatch.setattr(Stepper, "check", spoil)
+    return monkeypatch
+
+
+def test_a_run_that_diverged_has_its_curves(desk, tmp_path, diverging):
     """Nothing of a run is kept that has no checkpoint; this one has that of its first look."""
     out = tmp_path / "run"
-
-    def spoil(stepper, progress, **more):
-        if progress.step == 3:
-            stepper.check(float("nan"), "loss", step=4)
-        return step(stepper, progress, **more)
-
-    step = Stepper.step
-    monkeypatch.setattr(Stepper, "step", spoil)
     with pytest.raises(TrainingError):
         run(desk, "mlm", out)
     assert [point["step"] for point in json.loads((out / "curve.json").read_text())] == [2]
     assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize("case", ["mlm", "gdes"])
+def test_what_was_good_before_a_run_diverged_is_a_model(case, desk, tmp_path, diverging):
+    """That of its last checkpoint, the generator's included; a resumed run that ends well has no need of it."""
+    out = tmp_path / "run"
+    for resume in (False, True):
+        with pytest.raises(TrainingError) as caught:
+            run(desk, case, out, resume=resume, settings={"train.evaluations": 6})
+        assert f"from step 3, the last good one, with model.checkpoint={out / 'last_good'}" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    good = load(out / "last_good")
+    assert good.tokenizer is not None
+    stored = load_file(out / "checkpoint" / "last.safetensors")
+    head = next(name for name in good.state_dict() if name.startswith("head."))
+    for name in (head, next(name for name in good.state_dict() if "blocks.1" in name)):
+        assert torch.equal(good.state_dict()[name], stored[f"parameter/model.{name}"])
+    listener = Listener()
+    settings = {"model.checkpoint": str(out / "last_good"), "train.max_steps": 2}
+    run(desk, case, tmp_path / "next", listener, settings=settings)
+    assert "fresh" not in "".join(listener.notes)
+    diverging.undo()
+    run(desk, case, out, resume=True, settings={"train.evaluations": 6})
+    assert (out / "metrics.json").exists()
+    assert not (out / "last_good").exists()
+
+
+def test_a_run_that_diverged_before_its_first_checkpoint_leaves_nothing(desk, tmp_path, diverging):
+    """There is nothing good to go on from, and nothing is promised."""
+    with pytest.raises(TrainingError) as caught:
+        run(desk, "mlm", tmp_path / "run", settings={"train.evaluations": 1, "train.checkpoint_seconds": 1e9})
+    assert "model.checkpoint" not in str(caught.value)
+    assert not list((tmp_path / "run").glob("*"))
 
 
 def test_other_settings_are_refused(desk, undisturbed):
@@ -275,6 +312,7 @@ SEVERAL = {  # without dropout, whose streams are keyed by process
     "span_corruption": {},
     "lamb": {},
     "adafactor": {},
+    "sgd": {},
     "muon": {"train.optimiser.precision": "fp32"},
 }
 

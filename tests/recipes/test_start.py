@@ -66,12 +66,49 @@ def test_what_the_checkpoint_lacks_is_fresh_and_named(tmp_path):
         torch.testing.assert_close(model.encoder.state_dict()[name], parameter, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("case", ["rtd", "gdes"])
-def test_a_generator_is_fresh(case, tmp_path):
-    """And nothing else is: the discriminator's head comes from the checkpoint."""
-    learnt = Learnt(tmp_path, case)
-    _, said, _ = learnt.go_on()
-    assert said.partition("fresh: ")[2].partition("\n")[0] == "generator"
+@pytest.mark.parametrize(
+    ("case", "settings"),
+    [
+        ("rtd", {}),
+        ("rtd", {"objective.sharing": "none"}),
+        ("gdes", {}),
+        ("gdes", {"objective.training": "coupled"}),
+    ],
+)
+def test_a_generator_goes_on_too(case, settings, tmp_path):
+    """As the run has kept it; the model's tables stay the model's, also where they are kept as differences."""
+    learnt = Learnt(tmp_path, case, **settings)
+    model, said, out = learnt.go_on(**settings)
+    assert "fresh" not in said
+    again = load(out / "generator").state_dict()
+    for name, parameter in load(learnt.run / "generator").state_dict().items():
+        torch.testing.assert_close(again[name], parameter, rtol=0, atol=1e-12)
+    for name, parameter in load(learnt.run).state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], parameter, rtol=0, atol=1e-7)
+    for term in ("lm_loss", "rtd_loss"):
+        assert metrics(out)["dev"][term] == pytest.approx(metrics(learnt.run)["dev"][term], abs=1e-5)
+
+
+def test_a_generator_that_does_not_fit_is_fresh_and_named(tmp_path):
+    """Of another width, or made to read a table of its own where it shall read the model's."""
+    learnt = Learnt(tmp_path, "rtd", **{"objective.sharing": "none"})
+    before = load(learnt.run).state_dict()
+    for name, settings in [("width", {"objective.width": 0.25}), ("table", {"objective.sharing": "embeddings"})]:
+        model, said, _ = learnt.go_on(name, **settings)
+        assert said.partition("fresh: ")[2].startswith(f"generator ({learnt.run / 'generator'} has other")
+        for key, parameter in before.items():
+            torch.testing.assert_close(model.state_dict()[key], parameter, rtol=0, atol=1e-12)
+
+
+def test_each_generator_of_a_mixture_goes_on(tmp_path):
+    """Each is its own part's."""
+    learnt = Learnt(tmp_path, "rtd mixture")
+    _, said, out = learnt.go_on()
+    assert "fresh" not in said
+    for folder in ("rtd1_generator", "rtd2_generator"):
+        again = load(out / folder).state_dict()
+        for key, parameter in load(learnt.run / folder).state_dict().items():
+            torch.testing.assert_close(again[key], parameter, rtol=0, atol=1e-12)
 
 
 def test_dropout_is_the_recipes(tmp_path):

@@ -27,7 +27,7 @@ from tunesmith.train.checkpoint import Checkpoints, Progress, _state
 from tunesmith.train.parallel import Parallel, full, processes
 from tunesmith.train.update import Update
 
-OPTIMISERS = ("adamw", "adafactor", "muon")
+OPTIMISERS = ("adamw", "adam", "lamb", "adafactor", "sgd", "muon")
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.slow
 

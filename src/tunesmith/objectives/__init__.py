@@ -171,6 +171,16 @@ class Objective(abc.ABC):
         assert batch.labels is not None
         return {"lm": batch.labels}
 
+    def take(self, model: Model, name: str, learnt: Model) -> None:
+        """Begin with a learnt network in place of the fresh one; the model stays what it is.
+
+        Args:
+            model: The model that trains.
+            name: The network's name in `networks`.
+            learnt: A network of the same shapes, as a run has kept it.
+        """
+        self.networks[name].load_state_dict(learnt.state_dict())
+
     def finish(self, model: Model) -> None:
         """Give the model its plain form back, behind the last step."""
         return

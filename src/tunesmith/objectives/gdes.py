@@ -123,6 +123,16 @@ class GDES(Detection):
             return {"rtd": self.detect(model, batch)}
         return {"lm": self.generate(model, batch), "rtd": self.detect(model, batch)}
 
+    def take(self, model: Model, name: str, learnt: Model) -> None:
+        """The generator's own tables come back, and the differences are what the model's then differ by."""
+        modules = [model.get_submodule(site) for site in self.tables]
+        differences = [module for module in modules if isinstance(module, Difference)]
+        wholes = [difference.weight.detach() for difference in differences]
+        super().take(model, name, learnt)
+        with torch.no_grad():
+            for difference, whole in zip(differences, wholes, strict=True):
+                difference.delta.add_(whole - difference.weight)
+
     def finish(self, model: Model) -> None:
         """Write the sums into plain tables."""
         for site, table in self.tables.items():

@@ -196,6 +196,13 @@ class Mixture(Objective):
         given = [(label, part.answers(own)) for label, part, own in self._given(batch) if own is not None]
         return {f"{label}.{term}": values for label, found in given for term, values in found.items()}
 
+    def take(self, model: Model, name: str, learnt: Model) -> None:
+        """As the part does whose network it is."""
+        for label, part in self.parts.items():
+            own = name.removeprefix(f"{label}_")
+            if own != name and own in part.networks:
+                part.take(model, own, learnt)
+
     def finish(self, model: Model) -> None:
         """As each part does."""
         for part in self.parts.values():

@@ -35,10 +35,12 @@ from tunesmith.train.precision import (
     reset_peak_memory,
     reuse_memory,
 )
-from tunesmith.train.step import Stepper
+from tunesmith.train.step import Stepper, TrainingError
 
 EXPLODED = 2.0
 """A loss that stays above this many times its beginning ends the run: a fresh model begins with the highest one."""
+GOOD = "last_good"
+"""Folder in that of a run that diverged: the model of the last good checkpoint, to go on from with other settings."""
 _FINISHED, _READY, _FAILED = 0.0, 1.0, 2.0  # what the leading process tells the others
 
 
@@ -180,26 +182,36 @@ def _learn(
         if progress.curve and progress.curve[-1]["step"] == progress.step:
             parallel.leader_does(lambda: _write_curves(out, progress, plan, settings, machine, ready))
 
+    def whole() -> Trainee | None:
+        """All of it, in the leading process."""
+        if parallel.shards:
+            return gathered(trainee, lambda: Trainee(*make_learner(settings, ready, Silent())), parallel)
+        return trainee
+
+    checkpoints = Checkpoints(out / "checkpoint", parallel)
     with tracked(listener, settings.train.track if parallel.leads else None, out) as hearing:
-        progress = train(
-            stepper,
-            plan,
-            evaluate=evaluate,
-            checkpoints=Checkpoints(out / "checkpoint", parallel),
-            report=report,
-        )
+        try:
+            progress = train(stepper, plan, evaluate=evaluate, checkpoints=checkpoints, report=report)
+        except TrainingError as error:
+            good = checkpoints.load(updates)
+            if good is None:
+                raise
+            model.compute_dtype = None
+            result = whole()
+            parallel.leader_does(lambda: _save(result, out / GOOD))
+            raise TrainingError(
+                f"{error}, or go on in another folder from step {good.step}, the last good one, with "
+                f"model.checkpoint={out / GOOD}"
+            ) from None
     model.compute_dtype = None
     listener.stage("evaluating")
     losses = validation.losses(trainee) if parallel.leads or parallel.shards else None
-    whole = trainee
-    if parallel.shards:
-        whole = gathered(trainee, lambda: Trainee(*make_learner(settings, ready, Silent())), parallel)
+    result = whole()
 
     def finish() -> None:
-        assert whole is not None
+        assert result is not None
         assert losses is not None
-        whole.objective.finish(whole.model)
-        _finish(out, whole, losses, validation.bits_per_byte(losses), progress, settings, machine, ready)
+        _finish(out, result, losses, validation.bits_per_byte(losses), progress, settings, machine, ready)
 
     parallel.leader_does(finish)
 
@@ -267,11 +279,9 @@ def _finish(
     ready: Ready,
 ) -> None:
     """Save, and write the report and the metrics (last: they say that the run is whole)."""
-    model = trainee.model.eval().cpu()
-    save(model, out)
-    for name, network in trainee.objective.networks.items():
-        if isinstance(network, Model):
-            save(network.eval().cpu(), out / name)
+    _save(trainee, out)
+    model = trainee.model
+    remove_quietly(out / GOOD)  # of a run that diverged and, with more luck, did not when it was resumed
     seconds = max(progress.seconds, 1e-9)
     metrics = {
         **_dev_metrics(losses, bits_per_byte),
@@ -294,6 +304,16 @@ def _finish(
     _write_report(out, progress, metrics, settings, ready)
     write_json(out / METRICS, metrics)
     remove_quietly(out / "checkpoint")
+
+
+def _save(trainee: Trainee | None, folder: Path) -> None:
+    """The model, and the objective's further models beside it."""
+    assert trainee is not None
+    trainee.objective.finish(trainee.model)
+    save(trainee.model.eval().cpu(), folder)
+    for name, network in trainee.objective.networks.items():
+        if isinstance(network, Model):
+            save(network.eval().cpu(), folder / name)
 
 
 def _dev_metrics(losses: Losses, bits_per_byte: float | None) -> dict[str, Any]:

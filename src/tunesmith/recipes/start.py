@@ -1,5 +1,7 @@
 """What pretraining begins with: a preset's fresh weights, or a checkpoint that it goes on from."""
 
+import torch
+
 from tunesmith.base.errors import SettingError
 from tunesmith.models._checkpoint import load
 from tunesmith.models._folder import resolve
@@ -55,7 +57,7 @@ def with_heads(
         model = model.with_head(head, seed=seed)
     objective = settings.objective.build(model, vocabulary, max_tokens=settings.data.max_tokens, seed=seed)
     if settings.model.checkpoint is not None:
-        fresh = [*model.fresh, *objective.networks]
+        fresh = [*model.fresh, *_take(settings.model.checkpoint, model, objective)]
         if fresh:
             listener.note(
                 f"{settings.model.checkpoint}: has no weights for these, so they are fresh: {', '.join(fresh)}"
@@ -85,6 +87,31 @@ def _loaded(settings: PretrainSettings, checkpoint: str, listener: Listener) -> 
     listener.note(f"going on from {checkpoint}, whose sizes and parts are kept; not used: {', '.join(unused)}")
     dropout = {name: given[name] for name in _APPLIED if name in given}
     return _with_dropout(model, dropout) if dropout else model
+
+
+def _take(checkpoint: str, model: Model, objective: Objective) -> list[str]:
+    """Let the objective begin with the networks that a run has kept beside its model; gives those that stay fresh."""
+    fresh = []
+    for name, network in objective.networks.items():
+        folder = resolve(checkpoint) / name
+        if not isinstance(network, Model) or not (folder / "config.json").is_file():
+            fresh.append(name)
+            continue
+        learnt = load(folder)
+        if _alike(network, learnt, shared=model):
+            objective.take(model, name, learnt)
+        else:
+            fresh.append(f"{name} ({folder} has other sizes or parts, or other token vectors)")
+    return fresh
+
+
+def _alike(network: Model, learnt: Model, *, shared: Model) -> bool:
+    """Whether one network can begin as another: of its shapes, and equal where it shares tensors with a model."""
+    ours, theirs = network.state_dict(), learnt.state_dict()
+    of_both = {tensor.data_ptr() for tensor in shared.state_dict().values()}
+    if {name: tensor.shape for name, tensor in ours.items()} != {name: tensor.shape for name, tensor in theirs.items()}:
+        return False
+    return all(tensor.data_ptr() not in of_both or torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 def _with_dropout(model: Model, dropout: dict[str, float]) -> Model:

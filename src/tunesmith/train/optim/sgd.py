@@ -9,6 +9,7 @@ from typing import Literal
 
 import pydantic
 import torch
+from torch.distributed.tensor import DTensor
 
 from tunesmith.base.shapes import Tensor
 from tunesmith.train.optim import OptimiserConfig, decaying
@@ -26,13 +27,13 @@ class SGDConfig(OptimiserConfig):
     def build(
         self, parameters: Mapping[str, torch.nn.Parameter], *, learning_rate: float, weight_decay: float
     ) -> torch.optim.SGD:
-        """The optimiser, fused."""
+        """The optimiser, fused where torch has that: not for sharded parameters."""
         optimiser = torch.optim.SGD(
             decaying(parameters, weight_decay),
             lr=learning_rate,
             momentum=self.momentum,
             nesterov=self.form == "nesterov" and self.momentum > 0,  # without momentum both are the same
-            fused=True,
+            fused=not any(isinstance(parameter, DTensor) for parameter in parameters.values()),
         )
         if self.momentum:
             for parameter in parameters.values():
