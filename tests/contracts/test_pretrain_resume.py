@@ -164,11 +164,11 @@ def test_a_run_that_diverged_has_its_curves(desk, tmp_path, diverging):
 @pytest.mark.parametrize("case", ["mlm", "gdes"])
 def test_what_was_good_before_a_run_diverged_is_a_model(case, desk, tmp_path, diverging):
     """That of its last checkpoint, the generator's included; a resumed run that ends well has no need of it."""
-    out = tmp_path / "run"
+    out, settings = tmp_path / "run", {"train.checkpoint_seconds": 1e9}
     for resume in (False, True):
         with pytest.raises(TrainingError) as caught:
-            run(desk, case, out, resume=resume, settings={"train.evaluations": 6})
-        assert f"from step 3, the last good one, with model.checkpoint={out / 'last_good'}" in str(caught.value)
+            run(desk, case, out, resume=resume, settings=settings)
+        assert f"from step 2, the last good one, with model.checkpoint={out / 'last_good'}" in str(caught.value)
         assert "\n" not in str(caught.value)
     good = load(out / "last_good")
     assert good.tokenizer is not None
@@ -177,20 +177,21 @@ def test_what_was_good_before_a_run_diverged_is_a_model(case, desk, tmp_path, di
     for name in (head, next(name for name in good.state_dict() if "blocks.1" in name)):
         assert torch.equal(good.state_dict()[name], stored[f"parameter/model.{name}"])
     listener = Listener()
-    settings = {"model.checkpoint": str(out / "last_good"), "train.max_steps": 2}
-    run(desk, case, tmp_path / "next", listener, settings=settings)
+    more = {"model.checkpoint": str(out / "last_good"), "train.max_steps": 2}
+    run(desk, case, tmp_path / "next", listener, settings=more)
     assert "fresh" not in "".join(listener.notes)
     diverging.undo()
-    run(desk, case, out, resume=True, settings={"train.evaluations": 6})
+    run(desk, case, out, resume=True, settings=settings)
     assert (out / "metrics.json").exists()
     assert not (out / "last_good").exists()
 
 
-def test_a_run_that_diverged_before_its_first_checkpoint_leaves_nothing(desk, tmp_path, diverging):
-    """There is nothing good to go on from, and nothing is promised."""
-    with pytest.raises(TrainingError) as caught:
-        run(desk, "mlm", tmp_path / "run", settings={"train.evaluations": 1, "train.checkpoint_seconds": 1e9})
-    assert "model.checkpoint" not in str(caught.value)
+def test_nothing_good_is_promised_where_nothing_is(desk, tmp_path, diverging):
+    """A run that diverged before its first checkpoint leaves nothing behind; nor does one without a folder."""
+    for out, settings in [(tmp_path / "run", {"train.evaluations": 1, "train.checkpoint_seconds": 1e9}), (None, {})]:
+        with pytest.raises(TrainingError) as caught:
+            run(desk, "mlm", out, settings=settings)
+        assert "model.checkpoint" not in str(caught.value)
     assert not list((tmp_path / "run").glob("*"))
 
 

@@ -95,7 +95,8 @@ def run_pretrain(
             if said == _FAILED:
                 raise UserError(f"{out}: the leading process could not begin, and says why")
             if said == _READY:
-                _learn(make_ready(corpus, out, settings, Silent()), out, settings, machine, parallel, Silent())
+                ready = make_ready(corpus, out, settings, Silent())
+                _learn(ready, out, settings, machine, parallel, Silent(), stays=folder is not None)
             return load(out)
         told = False
         try:
@@ -109,7 +110,7 @@ def run_pretrain(
                     ready = make_ready(corpus, out, settings, listener)
                     told = True
                     parallel.agreed(_READY)
-                    _learn(ready, out, settings, machine, parallel, listener)
+                    _learn(ready, out, settings, machine, parallel, listener, stays=folder is not None)
         except Exception:
             if not told:  # the others wait, and would end with a broken connection
                 parallel.agreed(_FAILED)
@@ -133,9 +134,16 @@ def _kept_in(folder: Path | None, parallel: Parallel) -> Iterator[Path]:
 
 
 def _learn(
-    ready: Ready, out: Path, settings: PretrainSettings, machine: Machine, parallel: Parallel, listener: Listener
+    ready: Ready,
+    out: Path,
+    settings: PretrainSettings,
+    machine: Machine,
+    parallel: Parallel,
+    listener: Listener,
+    *,
+    stays: bool,
 ) -> None:
-    """The run itself, in a folder that is ours."""
+    """The run itself, in a folder that is ours; ``stays``: also when the run ends."""
     model, objective = make_learner(settings, ready, listener)
     listener.note(f"computing in {machine.precision} on {machine.device.type}: {machine.reason}")
     reuse_memory()
@@ -193,7 +201,7 @@ def _learn(
         try:
             progress = train(stepper, plan, evaluate=evaluate, checkpoints=checkpoints, report=report)
         except TrainingError as error:
-            good = checkpoints.load(updates)
+            good = checkpoints.load(updates) if stays else None
             if good is None:
                 raise
             model.compute_dtype = None
