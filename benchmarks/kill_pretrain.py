@@ -25,7 +25,7 @@ COMMON = """
 max_tokens = 48
 workers = {workers}
 [train]
-max_steps = 300
+max_steps = 100
 evaluations = 4
 batch_size = 8
 micro_batch_tokens = 192
