@@ -29,8 +29,9 @@ import peers
 import pretrain_vs_hf
 from tunesmith.nn import attend as attention
 from tunesmith.nn import cross_entropy, dropout
-from tunesmith.objectives import Batch, Piece, _run, packed
+from tunesmith.objectives import Batch, Piece, _run
 from tunesmith.objectives._masking import documents_of
+from tunesmith.objectives._packing import packed
 from tunesmith.objectives.mlm import MLM
 from tunesmith.train import precision
 from tunesmith.train.optim import decaying

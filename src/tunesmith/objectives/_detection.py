@@ -12,7 +12,8 @@ from tunesmith.models.model import Model, ModelConfig
 from tunesmith.nn.embeddings import Embeddings
 from tunesmith.nn.head.lm import LM, LMConfig
 from tunesmith.nn.init import init_normal
-from tunesmith.objectives import Batch, Objective, Piece, Rows, by_length
+from tunesmith.objectives import Batch, Objective, Piece, Rows
+from tunesmith.objectives._packing import by_length
 from tunesmith.objectives._run import of_rows, wide
 from tunesmith.objectives.mlm import MLM
 from tunesmith.text.sample import Drawn

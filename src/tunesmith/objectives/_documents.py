@@ -8,7 +8,8 @@ import torch
 
 from tunesmith.base.errors import CheckpointError
 from tunesmith.base.shapes import Int
-from tunesmith.objectives import Batch, Drawn, Piece, by_length, packed
+from tunesmith.objectives import Batch, Drawn, Piece
+from tunesmith.objectives._packing import by_length, packed
 from tunesmith.text.sample import Sample, Vocabulary
 
 Pair = tuple[Piece, Piece]

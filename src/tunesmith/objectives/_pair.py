@@ -12,8 +12,9 @@ from tunesmith.base.shapes import Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.head.pretrain import Pretrain
-from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, by_length, packed
+from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase
 from tunesmith.objectives._masking import Masking, MaskingConfig, documents_of
+from tunesmith.objectives._packing import by_length, packed
 from tunesmith.objectives._run import family_head, hidden_states, lm_of, need, wide
 from tunesmith.text.inputs import InputConfig
 from tunesmith.text.sample import Drawn, Vocabulary

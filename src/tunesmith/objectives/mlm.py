@@ -15,9 +15,10 @@ import torch
 
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
-from tunesmith.objectives import Batch, ObjectiveConfig, by_length, packed
+from tunesmith.objectives import Batch, ObjectiveConfig
 from tunesmith.objectives._lm import LMObjective
 from tunesmith.objectives._masking import Masking, MaskingConfig, documents_of
+from tunesmith.objectives._packing import by_length, packed
 from tunesmith.objectives._run import family_head, need
 from tunesmith.text.sample import Drawn, Vocabulary
 

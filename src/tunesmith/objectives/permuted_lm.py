@@ -22,9 +22,10 @@ from tunesmith.base.shapes import Int, Tensor
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.two_streams import two_streams
-from tunesmith.objectives import Batch, ObjectiveConfig, Piece, by_length, packed
+from tunesmith.objectives import Batch, ObjectiveConfig, Piece
 from tunesmith.objectives._documents import documents
 from tunesmith.objectives._lm import LMObjective
+from tunesmith.objectives._packing import by_length, packed
 from tunesmith.objectives._run import family_head, lm_of, need, of_rows
 from tunesmith.text.sample import Drawn, Vocabulary
 

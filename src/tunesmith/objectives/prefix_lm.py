@@ -13,9 +13,10 @@ import torch
 
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
-from tunesmith.objectives import Batch, ObjectiveConfig, Piece, by_length, packed
+from tunesmith.objectives import Batch, ObjectiveConfig, Piece
 from tunesmith.objectives._documents import Pair, both_sides, documents, need_end, onward, written
 from tunesmith.objectives._lm import LMObjective
+from tunesmith.objectives._packing import by_length, packed
 from tunesmith.objectives._run import family_head, need
 from tunesmith.text.sample import Drawn, Vocabulary
 

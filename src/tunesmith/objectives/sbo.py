@@ -28,8 +28,9 @@ from tunesmith.nn.head import HeadConfig
 from tunesmith.nn.init import init_normal
 from tunesmith.nn.linear import Linear
 from tunesmith.nn.norm import NormConfig
-from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, Piece, by_length, packed
+from tunesmith.objectives import Batch, Objective, ObjectiveConfig, Phase, Piece
 from tunesmith.objectives._masking import Masking, MaskingConfig, Unit, documents_of
+from tunesmith.objectives._packing import by_length, packed
 from tunesmith.objectives._run import family_head, hidden_states, lm_of, need
 from tunesmith.objectives._units import run_begins
 from tunesmith.text.sample import Drawn, Vocabulary

@@ -21,8 +21,9 @@ from tunesmith.base.errors import SettingError
 from tunesmith.base.shapes import Bool
 from tunesmith.models.model import Model
 from tunesmith.nn.head import HeadConfig
-from tunesmith.objectives import Batch, ObjectiveConfig, by_length, packed
+from tunesmith.objectives import Batch, ObjectiveConfig
 from tunesmith.objectives._masking import Masking, MaskingConfig, documents_of
+from tunesmith.objectives._packing import by_length, packed
 from tunesmith.objectives._run import family_head, need
 from tunesmith.objectives.mlm import MLM
 from tunesmith.text.inputs import InputConfig
